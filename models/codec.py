@@ -1,0 +1,67 @@
+"""The codec protocol: what every learned and classical codec offers to the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""An RGB picture: ``(height, width, 3)`` uint8."""
+
+MIN_QUALITY, MAX_QUALITY = 1.0, 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """One compressed picture. ``symbols`` is the 16-byte digest of the coded integers."""
+
+    bitstream: bytes
+    symbols: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """One decoded picture with the digest of the integers that were decoded, equal to the encoder's."""
+
+    pixels: Pixels
+    symbols: bytes
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A trained (or classical) codec with its entropy coder.
+
+    ``digest`` (64 hexadecimal digits) covers what decoding depends on and nothing else. Both methods take
+    lists of pictures of mixed sizes, from 1x1 up, and are safe to call from several threads at once.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float]) -> list[Encoded]:
+        """Compress pictures at quality 1 to 100 (continuous; one for all, or one each)."""
+        ...
+
+    def decode(self, bitstreams: Sequence[bytes]) -> list[Decoded]:
+        """Decode bitstreams. Raises ``CorruptBitstream`` or ``CodecMismatch``; never crashes or hangs."""
+        ...
+
+    def decoder_files(self) -> Mapping[str, bytes]:
+        """What an archive must carry to decode: file extension (``json``, ``safetensors``) to content."""
+        ...
+
+
+def symbol_digest(*arrays: NDArray[np.generic] | bytes) -> bytes:
+    """Digest coded integers: 16-byte BLAKE2b over the little-endian bytes of each array, in order."""
+    digest = blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(array if isinstance(array, bytes) else np.ascontiguousarray(array).tobytes())
+    return digest.digest()

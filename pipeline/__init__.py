@@ -1,0 +1,1 @@
+"""Archives and the flow through one worker: sources, images, shards, engine, quality, report."""
