@@ -1,0 +1,115 @@
+"""Codecs by name: the classical ones, and whatever other packages register.
+
+Third parties add a codec with an entry point of the group ``lichen.codecs``; its value is a callable
+``(*, device: str, precision: str) -> Codec`` and its name is the codec's name. Names that ship here win.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, TypeAlias
+
+from lichen.models.codec import Codec
+from lichen.models.errors import InvalidCodec, UnknownCodec, UsageError
+
+CodecFactory: TypeAlias = Callable[..., Codec]
+"""Called with the keywords ``device`` and ``precision``."""
+
+FileLoader: TypeAlias = Callable[..., Codec]
+"""Called with the parsed JSON and all files of a codec, and the keywords ``device`` and ``precision``."""
+
+ENTRY_POINT_GROUP = "lichen.codecs"
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+MAX_JSON_BYTES = 1 << 22
+
+_CLASSICAL = ("jpeg", "webp", "avif", "jxl")
+
+
+def load_codec(name: str, *, device: str = "cpu", precision: str = "auto") -> Codec:
+    """Load a codec by name on ``device`` (cpu, cuda, cuda:N, auto) in ``precision`` (auto, float32, ...).
+
+    Raises ``UnknownCodec`` for a name that nobody registered and ``UsageError`` for an unknown device or
+    precision. Classical codecs run on the CPU whatever the device.
+    """
+    _check_placement(device, precision)
+    if factory := _shipped().get(name):
+        return factory(device=device, precision=precision)
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == name:
+            codec = entry.load()(device=device, precision=precision)
+            if not isinstance(codec, Codec):
+                raise InvalidCodec(f"{entry.value} of the entry point {name!r} returned no codec")
+            return codec
+    raise UnknownCodec(f"no codec {name!r}; known are {', '.join(codec_names())}")
+
+
+def codec_from_files(files: Mapping[str, bytes], *, device: str = "cpu", precision: str = "auto") -> Codec:
+    """Build the codec that an archive carries: ``files`` maps ``json`` (and ``safetensors``) to content.
+
+    Raises ``InvalidCodec`` when the files are malformed, of an unknown family, or of a version that this
+    release does not know.
+    """
+    _check_placement(device, precision)
+    config = _parse_config(files)
+    family = config.get("family")
+    loader = _families().get(family) if isinstance(family, str) else None
+    if loader is None:
+        raise InvalidCodec(f"codec of unknown family {str(family)[:40]!r}; a newer lichen may know it")
+    return loader(config, files, device=device, precision=precision)
+
+
+def codec_names() -> list[str]:
+    """All names that ``load_codec`` accepts, shipped ones first."""
+    names = list(_shipped())
+    names += sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)} - set(names))
+    return names
+
+
+def _shipped() -> dict[str, CodecFactory]:
+    return {name: _classical_factory(name) for name in _CLASSICAL}
+
+
+def _families() -> dict[str, FileLoader]:
+    return {"classical": _classical_from_files}
+
+
+def _check_placement(device: str, precision: str) -> None:
+    kind, _, number = device.partition(":")
+    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())):
+        raise UsageError(f"unknown device {device!r}; use one of {', '.join(DEVICES)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}; use one of {', '.join(PRECISIONS)}")
+
+
+def _parse_config(files: Mapping[str, bytes]) -> dict[str, Any]:
+    data = files.get("json")
+    if data is None:
+        raise InvalidCodec("a codec needs its JSON file")
+    if len(data) > MAX_JSON_BYTES:
+        raise InvalidCodec(f"codec JSON of {len(data)} bytes; at most {MAX_JSON_BYTES} are allowed")
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError) as error:  # bad UTF-8 and absurd integers are ValueErrors too
+        raise InvalidCodec(f"codec JSON does not parse: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidCodec("codec JSON is not an object")
+    return config
+
+
+def _classical_factory(name: str) -> CodecFactory:
+    def build(**_placement: str) -> Codec:
+        from lichen.models.classical import ClassicalCodec
+
+        return ClassicalCodec(name)
+
+    return build
+
+
+def _classical_from_files(config: Mapping[str, Any], _files: Mapping[str, bytes], **placement: str) -> Codec:
+    name = config.get("name")
+    if set(config) != {"family", "format", "name"} or config["format"] != 1 or name not in _CLASSICAL:
+        raise InvalidCodec("malformed classical codec, or one of a newer version")
+    return _classical_factory(name)(**placement)
