@@ -1,0 +1,80 @@
+# The two commands: `make demo` and `make test`. Both create the environment in .venv when it is missing.
+#
+#   make demo       compress the sample photographs, verify, report, decode one picture back
+#   make test       the test suite
+#   make lint       ruff;  make typecheck: mypy;  make check: test + lint + typecheck
+#   make nightly    what takes longer: cluster failures, fuzzing, speed
+#   make env        only the environment;  make clean: remove everything that was made
+#
+# EXTRAS= (empty) installs what running needs and leaves out the tools of development.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+EXTRAS ?= [dev]
+# The first of these that runs and is a version that pyproject.toml allows.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& echo "$$python" && break; done)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+EDITABLE := --config-settings editable_mode=strict --editable
+
+.PHONY: help env demo test lint typecheck check nightly clean FORCE
+
+help:
+	@sed -n '/^[^#]/q; /^$$/q; s/^# \{0,1\}//p' Makefile
+
+env: $(VENV)/.linked
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "lichen needs Python 3.11 or 3.12 on the PATH" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Dependencies: again whenever the declaration changes.
+$(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
+	@echo "Installing lichen and its dependencies into $(VENV) (some minutes the first time)"
+	$(PIP) install "setuptools>=77" wheel
+	$(PIP) install $(EDITABLE) ".$(EXTRAS)"
+	@touch $@
+
+# A strict editable install is a tree of links, one for each file, so it must be made again (2 s) when a file
+# comes or goes. The list of files is written anew on every call but touched only when it differs.
+$(VENV)/.files: FORCE | $(BIN)/python
+	@find models pipeline jobs -type f ! -name '*.pyc' | LC_ALL=C sort > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+$(VENV)/.linked: $(VENV)/.installed $(VENV)/.files
+	@$(PIP) install --no-deps --no-build-isolation $(EDITABLE) .
+	@touch $@
+
+demo: env
+	@rm -rf demo-archive demo-out
+	$(BIN)/lichen compress tests/data/samples demo-archive
+	$(BIN)/lichen verify demo-archive
+	$(BIN)/lichen report demo-archive
+	$(BIN)/lichen decode demo-archive budgie_a6d68c32b3a3.jpg --out demo-out
+
+test: env
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: env
+	$(BIN)/mypy
+
+check: test lint typecheck
+
+nightly: env
+	$(BIN)/python -m pytest -m "cluster or fuzz or bench or slow" --timeout 3600 $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-archive demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+FORCE:
