@@ -1,0 +1,1 @@
+"""Entropy coding: frozen integer tables and the range ANS coder that uses them."""
