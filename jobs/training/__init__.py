@@ -1,0 +1,1 @@
+"""Training of the learned codecs: data cache, configuration, loop, export."""

@@ -1,0 +1,55 @@
+"""Configuration of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One run. The budget ends with whichever of ``steps`` and ``minutes`` is used up first.
+
+    The learning rate warms up over ``warmup`` steps, then follows a cosine from ``rate`` to ``final_rate`` at the
+    end of the budget. The last ``large_part`` of the budget trains on ``large_crop`` pixels with as many
+    pixels a step. ``linear_rate`` scales the learning rate of the linear DCT path, ``table_rate`` that of the
+    tables over quality.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 16
+    crop: int = 128
+    large_crop: int = 256
+    large_part: float = 0.15
+    rate: float = 1e-3
+    final_rate: float = 1e-5
+    linear_rate: float = 0.02
+    table_rate: float = 4.0
+    warmup: int = 100
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 1
+    validation: int = 24
+    validate_every: int = 500
+    checkpoint_every: int = 100
+
+    def progress(self, step: int, minutes: float) -> float:
+        """Part of the budget that is used up, 0 to 1."""
+        parts = [0.0]
+        if self.steps is not None:
+            parts.append(step / self.steps)
+        if self.minutes is not None:
+            parts.append(minutes / self.minutes)
+        return min(1.0, max(parts))
+
+    def learning_rate(self, step: int, progress: float) -> float:
+        """Learning rate of one step, for the ordinary parameters."""
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return (self.final_rate + (self.rate - self.final_rate) * cosine) * min(1.0, (step + 1) / self.warmup)
+
+    def crops(self, progress: float) -> tuple[int, int]:
+        """Number and side of the crops of one step."""
+        if progress < 1 - self.large_part:
+            return self.batch, self.crop
+        return max(1, self.batch * self.crop**2 // self.large_crop**2), self.large_crop

@@ -1,0 +1,150 @@
+"""Training photographs: decoded once into a memory-mapped cache, then cropped at random.
+
+The cache is one flat uint8 file with every picture's ``(height, width, 3)`` pixels back to back and a JSON list
+of offsets and sizes beside it. It is named by a digest of its sources, so that it is rebuilt when they change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lichen.models.errors import TrainingError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+
+
+def _files(sources: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            found += sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES | {".tar"})
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise TrainingError(f"there are no training pictures at {source}")
+    if not found:
+        raise TrainingError("no pictures and no tar files were found to train on")
+    return found
+
+
+def _pictures(files: Sequence[Path]) -> Iterator[bytes]:
+    for path in files:
+        if path.suffix.lower() != ".tar":
+            yield path.read_bytes()
+            continue
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
+                    handle = tar.extractfile(member)
+                    if handle is not None:
+                        yield handle.read()
+
+
+def _decode(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCache:
+    """Decoded pictures in one memory-mapped file."""
+
+    pixels: NDArray[np.uint8]
+    offsets: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Picture ``index`` as an ``(H, W, 3)`` uint8 view."""
+        height, width = self.sizes[index]
+        start = self.offsets[index]
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def open_cache(sources: Sequence[Path], folder: Path, *, smallest: int = 256) -> PictureCache:
+    """Open the cache of ``sources`` (tars, folders, pictures), building it in ``folder`` when missing.
+
+    Pictures with a side under ``smallest`` pixels are left out. Raises ``TrainingError`` where nothing is left.
+    """
+    files = _files(sources)
+    identity = json.dumps([[p.name, p.stat().st_size, smallest] for p in files])
+    stem = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    listing, data = stem.with_suffix(".json"), stem.with_suffix(".u8")
+    if not listing.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _build(files, data, listing, smallest)
+    index = json.loads(listing.read_text())
+    if not index["sizes"]:
+        raise TrainingError(f"none of the training pictures has both sides of at least {smallest} pixels")
+    return PictureCache(
+        pixels=np.memmap(data, dtype=np.uint8, mode="r"),
+        offsets=tuple(index["offsets"]),
+        sizes=tuple((h, w) for h, w in index["sizes"]),
+    )
+
+
+def _build(files: Sequence[Path], data: Path, listing: Path, smallest: int) -> None:
+    offsets: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    position = 0
+    temporary = data.with_suffix(".partial")
+    workers = os.cpu_count() or 1
+    with temporary.open("wb") as out, ThreadPoolExecutor(workers) as pool:
+        pictures = _pictures(files)
+        while batch := list(islice(pictures, 4 * workers)):
+            for picture in pool.map(_decode, batch):
+                if min(picture.shape[:2]) < smallest:
+                    continue
+                out.write(np.ascontiguousarray(picture).data)
+                offsets.append(position)
+                sizes.append((picture.shape[0], picture.shape[1]))
+                position += picture.size
+    temporary.replace(data)
+    listing.write_text(json.dumps({"offsets": offsets, "sizes": sizes}))
+
+
+class CropSampler:
+    """Random crops with flips and transpositions; every pixel of every picture is about equally likely."""
+
+    def __init__(self, cache: PictureCache, indexes: Sequence[int], seed: int) -> None:
+        self.cache = cache
+        self.indexes = tuple(indexes)
+        area = np.array([cache.sizes[i][0] * cache.sizes[i][1] for i in self.indexes], dtype=np.float64)
+        self.weights = area / area.sum()
+        self.random = np.random.default_rng(seed)
+
+    def batch(self, count: int, side: int) -> NDArray[np.uint8]:
+        """``(count, 3, side, side)`` uint8."""
+        out = np.empty((count, side, side, 3), dtype=np.uint8)
+        for row, choice in enumerate(self.random.choice(len(self.indexes), count, p=self.weights)):
+            picture = self.cache.picture(self.indexes[choice])
+            top = int(self.random.integers(picture.shape[0] - side + 1))
+            left = int(self.random.integers(picture.shape[1] - side + 1))
+            crop = picture[top : top + side, left : left + side]
+            flips = int(self.random.integers(8))
+            crop = crop.swapaxes(0, 1) if flips & 4 else crop
+            out[row] = crop[:: -1 if flips & 1 else 1, :: -1 if flips & 2 else 1]
+        return out.transpose(0, 3, 1, 2)
+
+
+def split(cache: PictureCache, validation: int) -> tuple[list[int], list[int]]:
+    """Training and validation indexes; ``validation`` pictures spread evenly over the cache are held out."""
+    if validation >= len(cache):
+        raise TrainingError(f"{validation} validation pictures asked for, but there are only {len(cache)} in all")
+    held = set(np.linspace(0, len(cache) - 1, validation).round().astype(int).tolist()) if validation else set()
+    return [i for i in range(len(cache)) if i not in held], sorted(held)

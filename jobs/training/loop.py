@@ -1,0 +1,243 @@
+"""The training loop: one optimisation step, schedule, averaging of weights, validation, checkpoints.
+
+The objective is ``lambda * 255**2 * MSE + bpp`` divided by ``sqrt(lambda)``, so that all rates of the
+variable-rate model learn alike; every picture of a batch has a random quality.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lichen.jobs.training.config import TrainConfig
+from lichen.jobs.training.data import CropSampler, PictureCache, split
+from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
+from lichen.models.errors import TrainingError
+from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+
+VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
+VALIDATION_SIDE = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """What a step reports."""
+
+    step: int
+    progress: float
+    minutes: float
+    loss: float
+    bpp: float
+    psnr: float
+    rate: float
+    skipped: int
+
+
+class Trainer:
+    """A run that can be stopped at any step and resumed from ``checkpoint``."""
+
+    def __init__(
+        self,
+        model: S2CConvConfig,
+        config: TrainConfig,
+        cache: PictureCache,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        autocast: bool = False,
+    ) -> None:
+        torch.manual_seed(config.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = config
+        self.folder = folder
+        self.device = torch.device(device)
+        self.autocast = autocast
+        training, validation = split(cache, config.validation)
+        self.sampler = CropSampler(cache, training, config.seed)
+        self.held = _centre_crops(cache, validation)
+        self.network = S2CConv(model)
+        patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
+        self.network.initialise(patches)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.optimiser = torch.optim.Adam(self._groups(), lr=config.rate, betas=(0.9, 0.99))
+        self.step = 0
+        self.minutes = 0.0
+        self.skipped = 0
+        self.best = math.inf
+
+    # --- state ------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def _groups(self) -> list[dict[str, Any]]:
+        groups: dict[float, list[Tensor]] = {}
+        for name, parameter in self.network.named_parameters():
+            scale = self.config.linear_rate if ".linear." in name else 1.0
+            scale = self.config.table_rate if name.endswith(".table") else scale
+            groups.setdefault(scale, []).append(parameter)
+        return [{"params": parameters, "scale": scale} for scale, parameters in groups.items()]
+
+    def save(self) -> None:
+        """Write everything that resuming needs, atomically."""
+        state = {
+            "model": asdict(self.network.config),
+            "config": asdict(self.config),
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "minutes": self.minutes,
+            "skipped": self.skipped,
+            "best": self.best,
+            "torch_random": torch.get_rng_state(),
+            "numpy_random": self.sampler.random.bit_generator.state,
+        }
+        temporary = self.checkpoint.with_suffix(".partial")
+        torch.save(state, temporary)
+        temporary.replace(self.checkpoint)
+
+    def resume(self) -> None:
+        """Go on from ``checkpoint``. Raises ``TrainingError`` if it belongs to another architecture."""
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if S2CConvConfig(**{k: _tuple(v) for k, v in state["model"].items()}) != self.network.config:
+            raise TrainingError(f"{self.checkpoint} was trained with another architecture; choose another folder")
+        self.network.load_state_dict(state["network"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.minutes = state["step"], state["minutes"]
+        self.skipped, self.best = state["skipped"], state["best"]
+        torch.set_rng_state(state["torch_random"].cpu())
+        self.sampler.random.bit_generator.state = state["numpy_random"]
+
+    # --- one step ---------------------------------------------------------------------------------
+
+    def _loss(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        context = torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
+        with context:
+            decoded, y_bits, z_bits = self.network(x, quality)
+        mse = (decoded.float() - x).square().mean(dim=(1, 2, 3))
+        bpp = (y_bits + z_bits) / (x.shape[2] * x.shape[3])
+        weight = self.network.lagrangian(quality)
+        return ((weight * 255**2 * mse + bpp) / weight.sqrt()).mean(), mse, bpp
+
+    def train_step(self) -> Progress:
+        """One optimisation step. Steps whose gradient is not finite are skipped and counted."""
+        started = time.perf_counter()
+        progress = self.config.progress(self.step, self.minutes)
+        rate = self.config.learning_rate(self.step, progress)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["scale"]
+        count, side = self.config.crops(progress)
+        crops = torch.from_numpy(np.ascontiguousarray(self.sampler.batch(count, side)))
+        x = (crops.to(self.device, non_blocking=True) / 255).contiguous(memory_format=torch.channels_last)
+        # stratified over the batch, so that every step sees low and high rates
+        strata = (torch.arange(count) + torch.rand(count)) / count
+        quality = (MIN_QUALITY + strata * (MAX_QUALITY - MIN_QUALITY)).to(self.device)
+        self.network.train()
+        loss, mse, bpp = self._loss(x, quality)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+            self._update_average()
+        else:
+            self.skipped += 1
+        self.step += 1
+        self.minutes += (time.perf_counter() - started) / 60
+        return Progress(
+            step=self.step,
+            progress=progress,
+            minutes=self.minutes,
+            loss=loss.item(),
+            bpp=float(bpp.mean()),
+            psnr=float((-10 * torch.log10(mse.clamp(min=1e-10))).mean()),
+            rate=rate,
+            skipped=self.skipped,
+        )
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay)
+
+    # --- validation -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss of the averaged weights on the held-out pictures with rounded latents, and its rates and PSNRs."""
+        trained = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average)
+        self.network.eval()
+        result: dict[str, float] = {}
+        losses = []
+        for quality in VALIDATION_QUALITIES:
+            totals: list[Tensor] = []
+            for chunk in self.held.split(8):
+                x = (chunk.to(self.device) / 255).contiguous(memory_format=torch.channels_last)
+                q = torch.full((len(x),), quality, device=self.device)
+                loss, mse, bpp = self._loss(x, q)
+                totals.append(torch.stack([loss * len(x), -10 * torch.log10(mse).sum(), bpp.sum()]).cpu())
+            loss_sum, psnr, bpp_sum = (torch.stack(totals).sum(0) / len(self.held)).tolist()
+            result |= {f"psnr_{quality:.0f}": psnr, f"bpp_{quality:.0f}": bpp_sum}
+            losses.append(loss_sum)
+        self.network.load_state_dict(trained)
+        return {"loss": sum(losses) / len(losses)} | result
+
+    # --- the run ----------------------------------------------------------------------------------
+
+    def run(self, report: Callable[[Progress, dict[str, float] | None], None]) -> None:
+        """Train to the end of the budget. Calls ``report`` after each step, with the validation where there is one."""
+        while self.config.progress(self.step, self.minutes) < 1:
+            progress = self.train_step()
+            if not math.isfinite(progress.loss) and self.skipped > 100:
+                raise TrainingError("more than 100 steps had no finite gradient; lower the learning rate")
+            last = self.config.progress(self.step, self.minutes) >= 1
+            validation = self.validate() if last or self.step % self.config.validate_every == 0 else None
+            if validation is not None and validation["loss"] < self.best:
+                self.best = validation["loss"]
+                torch.save({"model": asdict(self.network.config), "average": self.average}, self.folder / "best.pt")
+            if last or self.step % self.config.checkpoint_every == 0:
+                self.save()
+            self._log(progress, validation)
+            report(progress, validation)
+
+    def _log(self, progress: Progress, validation: dict[str, float] | None) -> None:
+        for name, row in (("steps.csv", asdict(progress)), ("validation.csv", validation)):
+            if row is None:
+                continue
+            path = self.folder / name
+            fresh = not path.exists()
+            with path.open("a", newline="") as handle:
+                writer = csv.DictWriter(handle, fieldnames=list({"step": 0} | row))
+                if fresh:
+                    writer.writeheader()
+                writer.writerow({"step": progress.step} | row)
+
+
+def _centre_crops(cache: PictureCache, indexes: list[int]) -> Tensor:
+    side = VALIDATION_SIDE
+    crops = []
+    for index in indexes:
+        picture = cache.picture(index)
+        top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+        crops.append(torch.from_numpy(picture[top : top + side, left : left + side].transpose(2, 0, 1).copy()))
+    return torch.stack(crops) if crops else torch.empty(0, 3, side, side, dtype=torch.uint8)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

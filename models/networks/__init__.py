@@ -1,0 +1,1 @@
+"""Networks of the learned codecs: shared blocks, the shared entropy model, one file per published system."""

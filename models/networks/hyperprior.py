@@ -1,0 +1,181 @@
+"""The decoupled entropy model: scales from the hyper-latent alone, means refined in four steps.
+
+Scale and mean of each latent are predicted apart. The scale index, which selects the coder's table, comes
+from the integers of the hyper-latent alone (``ScaleNet``; at export it becomes an exact integer network), so
+the bitstream decodes to the same symbols on every device. The means stay in floating point: symbols are
+``round((y - mean) * gain)``, so a float difference moves a pixel invisibly and never breaks the stream (the
+decoupled design of JPEG AI). The mean of each latent is refined from its decoded neighbours in four steps: step s
+codes another 2x2 phase in each of four channel groups (the spatial prior of DCVC-RT, Jia et al., 2025).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lichen.models.networks.blocks import ConvBlock, Down, QualityTable, SeparableMixer, Up, shuffle
+
+SCALE_MIN, SCALE_MAX, SCALES = 0.11, 128.0, 64
+LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
+STEPS = 4
+Z_STEP_MIN = 1 / 16
+
+
+def step_masks(channels: int, height: int, width: int, device: torch.device) -> list[Tensor]:
+    """The four boolean masks ``(1, channels, height, width)`` that partition the latent into coding steps."""
+    phases = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1], [1, 0, 3, 2]], device=device)
+    group = torch.arange(channels, device=device) % 4
+    row = torch.arange(height, device=device) % 2
+    column = torch.arange(width, device=device) % 2
+    phase = (row[:, None] * 2 + column[None, :])[None]
+    return [(phase == phases[s][group][:, None, None])[None] for s in range(STEPS)]
+
+
+def logistic_bits(residual: Tensor, log_scale: Tensor) -> Tensor:
+    """Bits of unit intervals around ``residual`` under zero-mean logistic densities of the given scale (sigma).
+
+    The tail side is evaluated with ``log1p``/``expm1`` forms in float32, so no floor on the likelihood is needed.
+    """
+    inverse = torch.exp(-log_scale) * (math.pi / math.sqrt(3))
+    a = (residual.abs() - 0.5) * inverse
+    # P = sigmoid(-a) - sigmoid(-a - inverse) = sigmoid(-a) * sigmoid(a + inverse) * (1 - exp(-inverse))
+    log_p = F.logsigmoid(-a) + F.logsigmoid(a + inverse) + torch.log(-torch.expm1(-inverse))
+    return -log_p / math.log(2)
+
+
+class HyperAnalysis(nn.Module):
+    """h_a: latent y (1/16) to hyper-latent z (1/64). Magnitudes are given explicitly: they carry the scales."""
+
+    def __init__(self, latent: int, hidden: int, hyper: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(latent, hidden, 1)
+        self.magnitude = nn.Conv2d(latent, hidden, 1, bias=False)
+        self.block1 = ConvBlock(hidden, 1)
+        self.down1 = Down(hidden, hidden)
+        self.block2 = ConvBlock(hidden, 1)
+        self.down2 = Down(hidden, hyper)
+
+    def forward(self, y: Tensor) -> Tensor:
+        x = self.stem(y) + self.magnitude(torch.log1p(8 * y.abs()))
+        z: Tensor = self.down2(self.block2(self.down1(self.block1(x))))
+        return z
+
+
+class ScaleNet(nn.Module):
+    """Scales from the dequantised hyper-latent: outputs index units, so 0 means a standard deviation of 1.
+
+    Only convolutions and ReLU, so that it can be exported to exact integer arithmetic without loss.
+    """
+
+    def __init__(self, hyper: int, hidden: tuple[int, int], latent: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(hyper, hyper, 3, padding=1)
+        self.up1 = nn.Conv2d(hyper, 4 * hidden[0], 1)
+        self.conv2 = nn.Conv2d(hidden[0], hidden[0], 3, padding=1)
+        self.up2 = nn.Conv2d(hidden[0], 4 * hidden[1], 1)
+        self.head = nn.Conv2d(hidden[1], latent, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = F.relu(self.conv1(z))
+        x = F.relu(shuffle(self.up1(x), 2))
+        x = F.relu(self.conv2(x))
+        x = F.relu(shuffle(self.up2(x), 2))
+        index: Tensor = self.head(x)
+        return index
+
+
+class MeanNet(nn.Module):
+    """Means of the latents: from the hyper-latent, then refined from what is already decoded."""
+
+    def __init__(self, hyper: int, hidden: int, features: int, context: int, latent: int, anchors: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(hyper, hidden, 3, padding=1)
+        self.up1 = Up(hidden, hidden)
+        self.block = ConvBlock(hidden, 1)
+        self.up2 = Up(hidden, features)
+        self.head = nn.Conv2d(features, latent, 1)
+        self.gain = QualityTable(anchors, context)
+        self.known = nn.Conv2d(latent, context, 1)
+        self.features = nn.Conv2d(features, context, 1, bias=False)
+        self.step_bias = nn.Parameter(torch.zeros(STEPS - 1, context))
+        self.mixer = SeparableMixer(context)
+        self.context_out = nn.Conv2d(context, latent, 1)
+
+    def hyper_features(self, z: Tensor) -> Tensor:
+        """Features at 1/16 from the dequantised hyper-latent."""
+        return F.leaky_relu(self.up2(self.block(self.up1(F.leaky_relu(self.stem(z), 0.01)))), 0.01)
+
+    def first(self, features: Tensor) -> Tensor:
+        """Means from the hyper-latent alone, for the first step."""
+        mean: Tensor = self.head(features)
+        return mean
+
+    def refine(self, known: Tensor, side: Tensor, step: int, position: Tensor) -> Tensor:
+        """Correction of the first means for step 1 to 3.
+
+        ``known`` holds decoded latents where there are any and first means elsewhere; ``side`` is
+        ``self.features(hyper features)``, the same in all steps.
+        """
+        x = self.known(known) + side + self.step_bias[step - 1][None, :, None, None]
+        x = F.leaky_relu(x * self.gain(position).exp(), 0.01)
+        correction: Tensor = self.context_out(F.leaky_relu(self.mixer(x), 0.01))
+        return correction
+
+
+class EntropyModel(nn.Module):
+    """Quantisation and rate of a latent, for training; ``lichen.models.learned`` codes the same integers."""
+
+    def __init__(self, latent: int, hyper: int, hidden: int, features: int, context: int, anchors: int) -> None:
+        super().__init__()
+        self.h_a = HyperAnalysis(latent, hidden, hyper)
+        self.scales = ScaleNet(hyper, (96, 96), latent)
+        self.means = MeanNet(hyper, hidden, features, context, latent, anchors)
+        self.gain = QualityTable(anchors, latent)  # log gain of the latent
+        self.shrink = QualityTable(anchors, latent)  # log factor on decoded residuals
+        self.z_step = QualityTable(anchors, hyper)  # step of the hyper-latent, interpolated as it is
+        self.z_scale = QualityTable(anchors, hyper)  # log sigma of the hyper-latent's symbols
+
+    def forward(self, y: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the decoded latent, and the bits of y and of z for each picture (float32)."""
+        with torch.autocast(y.device.type, enabled=False):
+            z_step = _clamp(self.z_step(position), Z_STEP_MIN, math.inf)
+        z = self.h_a(y).float()
+        y = y.float()
+        z_scaled = z / z_step
+        z_log_scale = _clamp(self.z_scale(position), math.log(SCALE_MIN), math.log(SCALE_MAX))
+        z_bits = logistic_bits(self._relaxed(z_scaled), z_log_scale)
+        z_hat = _round(z_scaled) * z_step
+        gain = self.gain(position)
+        index = self.scales(z_hat).float()
+        log_scale = _clamp(index * LOG_STEP + gain, math.log(SCALE_MIN), math.log(SCALE_MAX))
+        features = self.means.hyper_features(z_hat)
+        with torch.autocast(y.device.type, enabled=False):
+            features = features.float()
+            first = self.means.first(features)
+        side = self.means.features(features)
+        up, down = gain.exp(), (self.shrink(position) - gain).exp()
+        known, residual = first, torch.zeros_like(y)
+        for step, mask in enumerate(step_masks(y.shape[1], y.shape[2], y.shape[3], y.device)):
+            mean = first if step == 0 else first + self.means.refine(known, side, step, position).float()
+            scaled = (y - mean) * up
+            residual = torch.where(mask, scaled, residual)
+            known = torch.where(mask, mean + _round(scaled) * down, known)
+        y_bits = logistic_bits(self._relaxed(residual), log_scale)
+        return known, y_bits.sum(dim=(1, 2, 3)), z_bits.sum(dim=(1, 2, 3))
+
+    def _relaxed(self, x: Tensor) -> Tensor:
+        """For the rate: additive uniform noise in training (Balle et al., 2017), rounding in evaluation."""
+        return x + torch.empty_like(x).uniform_(-0.5, 0.5) if self.training else x.round()
+
+
+def _round(x: Tensor) -> Tensor:
+    """Rounding with the straight-through gradient."""
+    return x + (x.round() - x).detach()
+
+
+def _clamp(x: Tensor, low: float, high: float) -> Tensor:
+    """Clamp whose gradient passes outside of the range as well, so that no scale gets stuck at an end."""
+    return x + (x.clamp(low, high) - x).detach()

@@ -1,0 +1,83 @@
+"""The linear DCT path and the analysis and synthesis transforms built around it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lichen.models.networks.blocks import ConvBlock, Down, QualityTable, Up, shuffle, unshuffle
+
+PATCH = 16
+"""Pixels per latent in each direction."""
+
+
+def dct_basis(luma: int, chroma: int) -> Tensor:
+    """Orthonormal 16x16 DCT-II filters in an orthonormal luma-chroma rotation.
+
+    Keeps the ``luma`` lowest frequencies of the luma plane and ``chroma`` of each of two chroma planes.
+    Returns ``(luma + 2 * chroma, 768)`` in the channel order of ``unshuffle(rgb, 16)``, sorted by frequency.
+    """
+    n = torch.arange(PATCH, dtype=torch.float64)
+    dct = torch.cos(math.pi * (n[None, :] + 0.5) * n[:, None] / PATCH) * math.sqrt(2 / PATCH)
+    dct[0] /= math.sqrt(2)
+    rotation = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
+    rotation /= rotation.norm(dim=1, keepdim=True)
+    order = sorted((u * u + v * v, u, v) for u in range(PATCH) for v in range(PATCH))
+    kept = [(order[i], plane) for plane, count in enumerate((luma, chroma, chroma)) for i in range(count)]
+    kept.sort()
+    rows = [
+        (rotation[plane][:, None, None] * (dct[u][:, None] * dct[v][None, :])).reshape(-1)
+        for (_, u, v), plane in kept
+    ]
+    return torch.stack(rows).float()
+
+
+class Analysis(nn.Module):
+    """g_a: RGB in [0, 1] to the latent y at 1/16, of about unit variance in each channel.
+
+    ``y = (DCT path)(x) / scale + network(x)``. The network goes straight to 1/8 by space to depth, then to 1/16.
+    """
+
+    def __init__(self, latent: int, widths: tuple[int, int], depths: tuple[int, int], expansion: int, anchors: int):
+        super().__init__()
+        self.linear = nn.Conv2d(3 * PATCH * PATCH, latent, 1, bias=False)
+        self.register_buffer("scale", torch.ones(latent, 1, 1))
+        self.scale: Tensor
+        self.stem = nn.Conv2d(3 * 64, widths[0], 1)
+        self.gain = QualityTable(anchors, widths[0])
+        self.stage1 = nn.Sequential(*[ConvBlock(widths[0], expansion) for _ in range(depths[0])])
+        self.down = Down(widths[0], widths[1])
+        self.stage2 = nn.Sequential(*[ConvBlock(widths[1], expansion) for _ in range(depths[1])])
+        self.head = nn.Conv2d(widths[1], latent, 1)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        x = x - 0.5
+        features = self.stem(unshuffle(x, 8)) * self.gain(position).exp()
+        features = self.head(self.stage2(self.down(self.stage1(features))))
+        y: Tensor = self.linear(unshuffle(x, PATCH)) / self.scale + features
+        return y
+
+
+class Synthesis(nn.Module):
+    """g_s: the decoded latent to RGB in about [0, 1]; the mirror of ``Analysis`` with the transposed filters."""
+
+    def __init__(self, latent: int, widths: tuple[int, int], depths: tuple[int, int], expansion: int, anchors: int):
+        super().__init__()
+        self.linear = nn.Conv2d(latent, 3 * PATCH * PATCH, 1, bias=False)
+        self.register_buffer("scale", torch.ones(latent, 1, 1))
+        self.scale: Tensor
+        self.stem = nn.Conv2d(latent, widths[1], 1)
+        self.gain2 = QualityTable(anchors, widths[1])
+        self.stage2 = nn.Sequential(*[ConvBlock(widths[1], expansion) for _ in range(depths[1])])
+        self.up = Up(widths[1], widths[0])
+        self.gain1 = QualityTable(anchors, widths[0])
+        self.stage1 = nn.Sequential(*[ConvBlock(widths[0], expansion) for _ in range(depths[0])])
+        self.head = nn.Conv2d(widths[0], 3 * 64, 1)
+
+    def forward(self, y: Tensor, position: Tensor) -> Tensor:
+        features = self.stage2(self.stem(y) * self.gain2(position).exp())
+        features = self.head(self.stage1(self.up(features) * self.gain1(position).exp()))
+        x: Tensor = shuffle(self.linear(y * self.scale), PATCH) + shuffle(features, 8)
+        return x + 0.5
