@@ -89,12 +89,24 @@ class StoreError(ArchiveError):
     """The store refused or failed an operation."""
 
 
+class MissingObject(StoreError):
+    """The store holds no object under this name."""
+
+
+class UnsupportedArchive(ArchiveError):
+    """The archive was written in a newer format than this version of lichen reads."""
+
+
 class CommitConflict(ArchiveError):
     """Another attempt committed this shard first; this attempt's files are left for ``gc``."""
 
 
 class LeaseHeld(ArchiveError):
     """Another live driver works on this archive."""
+
+
+class LeaseLost(ArchiveError):
+    """Another driver took over while this one was out of touch; this one must stop."""
 
 
 class VerificationFailed(ArchiveError):
@@ -116,3 +128,7 @@ class TooManyFailures(JobError):
 
 class TrainingError(LichenError):
     """Training could not start or diverged."""
+
+
+class NotComparable(LichenError):
+    """Two rate-distortion curves have no interval in common, or one has too few points."""
