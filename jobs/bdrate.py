@@ -1,8 +1,8 @@
 """Bjontegaard delta rate: how many more bits one codec needs than another for the same quality.
 
-The logarithm of the rate is interpolated over the quality by a piecewise cubic Hermite polynomial (pchip), and the
-mean difference over the interval of qualities that both curves cover is taken (Bjontegaard, VCEG-M33, 2001, with
-the interpolation that JVET uses since), by the ``bjontegaard`` package.
+The logarithm of the rate is interpolated over the quality by a piecewise cubic Hermite polynomial (pchip),
+and the mean difference over the interval of qualities that both curves cover is taken (Bjontegaard,
+VCEG-M33, 2001, with the interpolation that JVET uses since), by the ``bjontegaard`` package.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Point: TypeAlias = tuple[float, float]
 class BDRate:
     """A delta rate in percent (negative: the tested codec needs fewer bits), and what it rests on.
 
-    ``low`` and ``high`` bound the interval of qualities (dB) that both curves cover, which is ``overlap`` (0 to 1)
-    of what they cover together: a small one says little. ``dropped`` counts the points left out as dominated.
+    ``low`` and ``high`` bound the interval of qualities (dB) that both curves cover, which is ``overlap``
+    (0 to 1) of what they cover together: a small one says little. ``dropped`` counts the points left out as
+    dominated.
     """
 
     percent: float
@@ -36,9 +37,10 @@ class BDRate:
 def bd_rate(anchor: Iterable[Point], test: Iterable[Point]) -> BDRate:
     """Delta rate of ``test`` against ``anchor`` over the interval of qualities that both cover.
 
-    The curves need not have the same number of points, nor an order. Points are dropped that another point of
-    the same curve beats in rate and quality, as they would make the curve ambiguous and nobody would choose them.
-    Raises ``NotComparable`` when fewer than two points are left or the curves share no interval.
+    The curves need not have the same number of points, nor an order. Points are dropped that another point
+    of the same curve beats in rate and quality, as they would make the curve ambiguous and nobody would
+    choose them. Raises ``NotComparable`` when fewer than two points are left or the curves share no
+    interval.
     """
     import bjontegaard  # imports pyplot, hence late
 
@@ -51,7 +53,7 @@ def bd_rate(anchor: Iterable[Point], test: Iterable[Point]) -> BDRate:
     high = min(anchor_front[-1][1], test_front[-1][1])
     if low >= high:
         raise NotComparable(
-            f"no common quality: the anchor covers {_span(anchor_front)}, the tested curve {_span(test_front)}"
+            f"no common quality: anchor {_span(anchor_front)}, tested curve {_span(test_front)}"
         )
     percent = bjontegaard.bd_rate(
         *_columns(anchor_front),

@@ -1,0 +1,104 @@
+"""The ``lichen`` command.
+
+Conventions that every command keeps: what was asked for goes to standard output, progress and errors to
+standard error; with ``--json`` standard output is exactly one JSON document. Exit codes: 0 all good, 1
+failed, 2 usage, 3 finished but some sources could not be read, 4 verification failed. An error of lichen's
+own ends a command with one line and the code of its class (``LichenError.exit_code``); any other exception
+is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lichen.jobs import commands
+from lichen.models.errors import LichenError
+
+ORDER = (
+    "compress",
+    "decode",
+    "verify",
+    "report",
+    "ls",
+    "info",
+    "gc",
+    "submit",
+    "status",
+    "serve",
+    "train",
+    "evaluate",
+    "models",
+    "bench",
+)
+"""Commands in the order of the help; a module that is not named here comes after them."""
+
+
+EPILOG = (
+    "Exit codes: 0 all good, 1 failed, 2 usage, 3 finished with unreadable sources, 4 verification failed."
+)
+
+
+class LichenGroup(TyperGroup):
+    """Ends a command on lichen's own errors with a message and their exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().invoke(ctx)
+        except LichenError as error:
+            typer.echo(f"lichen: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+
+
+def build_app() -> typer.Typer:
+    """The application with every command module in ``lichen.jobs.commands``."""
+    app = typer.Typer(
+        name="lichen",
+        cls=LichenGroup,
+        help="Image datasets as small, verified, random-access archives with learned codecs.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for module in _command_modules():
+        module.register(app)
+    return app
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    build_app()(prog_name="lichen")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"lichen {version('lichen')}")
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def _command_modules() -> Iterator[ModuleType]:
+    names = {found.name for found in pkgutil.iter_modules(commands.__path__)}
+    rank = {name: position for position, name in enumerate(ORDER)}
+    for name in sorted(names, key=lambda name: (rank.get(name, len(ORDER)), name)):
+        yield importlib.import_module(f"{commands.__name__}.{name}")

@@ -1,0 +1,141 @@
+"""``lichen evaluate``: rate-distortion curves of a codec on a folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lichen.models.errors import UsageError
+
+if TYPE_CHECKING:
+    from lichen.jobs.evaluate import Comparison, Curve, Evaluation, Metric
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    images: Annotated[
+        Path, typer.Argument(help="A folder of pictures (the Kodak set, say), or one picture.")
+    ],
+    codec: Annotated[str, typer.Option(help="The codec to evaluate (`lichen models`).")] = "s2c-conv",
+    quality: Annotated[
+        str | None,
+        typer.Option(help="Qualities 1 to 100, separated by commas; by default 10 to 90 in eight steps."),
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="Codecs to measure on the same pictures, separated by commas; or none.")
+    ] = "jpeg,webp,avif,jxl",
+    anchors: Annotated[
+        str,
+        typer.Option(
+            help="Points from elsewhere to compare with: auto (the shipped ones, if the pictures are the 24 "
+            "Kodak images), none, or a JSON file."
+        ),
+    ] = "auto",
+    plot: Annotated[Path | None, typer.Option(help="Draw the curves into this PNG.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the result as JSON into this file.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the transforms: auto, float32, bfloat16, float16.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure rate, quality and speed of a codec on real bytes, and its BD-rates against others."""
+    qualities = _numbers(quality) if quality is not None else None
+
+    from lichen.jobs import console
+    from lichen.jobs import evaluate as evaluation
+    from lichen.models.zoo import load_codec
+
+    pictures = evaluation.load_pictures(images)
+    tested = load_codec(codec, device=device, precision=precision)
+    others = [load_codec(name, device=device) for name in _names(against) if name != codec]
+    curves: list[Curve] = []
+    if anchors not in ("auto", "none"):
+        curves = evaluation.read_anchors(anchors)
+    elif anchors == "auto" and evaluation.is_kodak(pictures):
+        curves = evaluation.read_anchors()
+
+    steps = len(qualities or evaluation.default_qualities(codec))
+    steps += sum(len(evaluation.default_qualities(other.name)) for other in others)
+    with console.progress("Evaluating", steps * len(pictures)) as advance:
+        result = evaluation.evaluate(
+            tested, pictures, qualities=qualities, against=others, anchors=curves, progress=advance
+        )
+    if plot is not None:
+        from lichen.jobs.plots import plot_rd
+
+        plot_rd(result, plot)
+    if save is not None:
+        save.write_text(console.json_text(result), encoding="utf-8")
+    if as_json:
+        console.write_json(result)
+    else:
+        _show(result)
+
+
+def _show(result: Evaluation) -> None:
+    from lichen.jobs import console
+
+    out = console.stdout()
+    points = console.table(
+        f"{result.codec} on {len(result.images)} pictures, {result.megapixels:.2f} megapixels",
+        ("quality", "bpp", "PSNR dB", "MS-SSIM", "encode MP/s", "decode MP/s"),
+    )
+    for point in result.curve.points:
+        points.add_row(
+            f"{point.quality:g}",
+            f"{point.bpp:.4f}",
+            f"{point.psnr:.2f}",
+            _or_dash(point.ms_ssim, "{:.4f}"),
+            _or_dash(point.encode_mp_per_s, "{:.2f}"),
+            _or_dash(point.decode_mp_per_s, "{:.2f}"),
+        )
+    out.print(points)
+    if not result.others:
+        return
+    rates = console.table(
+        "BD-rate (negative: fewer bits than the other at equal quality)",
+        ("against", "by PSNR", "by MS-SSIM", "interval dB", "overlap", "points"),
+    )
+    by_name = {(one.anchor, one.metric): one for one in result.comparisons}
+    for curve in result.others:
+        own = by_name[curve.name, "psnr"]
+        rates.add_row(
+            curve.name,
+            _percent(by_name, curve.name, "psnr"),
+            _percent(by_name, curve.name, "ms_ssim"),
+            "-" if own.low is None or own.high is None else f"{own.low:.1f} to {own.high:.1f}",
+            _or_dash(own.overlap, "{:.0%}"),
+            "measured now" if curve.measured else "anchor",
+        )
+    out.print(rates)
+    for one in result.comparisons:
+        if one.reason is not None:
+            out.print(f"{one.anchor}, {one.metric}: {one.reason}")
+
+
+def _percent(comparisons: dict[tuple[str, Metric], Comparison], anchor: str, metric: Metric) -> str:
+    found = comparisons.get((anchor, metric))
+    return _or_dash(found.percent if found else None, "{:+.1f} %")
+
+
+def _or_dash(value: float | None, pattern: str) -> str:
+    return "-" if value is None else pattern.format(value)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return [] if names == ["none"] else names
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"qualities are numbers separated by commas, not {text!r}") from error
