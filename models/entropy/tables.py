@@ -1,10 +1,11 @@
 """Coder tables: the frozen integers that every entropy-coded symbol is coded with.
 
-A table is a list of integer frequencies that sum to 2^16: one for each value from ``minimum`` upwards, and a last
-one for the escape symbol, which announces a value outside of the table. Tables are built once, at export, from
-floats (:func:`gaussian_tables`, :func:`tables_from_pmfs`); from then on only the integers count. They travel in
-the checkpoint (:meth:`CoderTables.to_arrays`), so that no decoder ever recomputes them, and they are validated
-when they come back (:meth:`CoderTables.from_arrays`), because a checkpoint is somebody else's file.
+A table is a list of integer frequencies that sum to 2^16: one for each value from ``minimum`` upwards, and a
+last one for the escape symbol, which announces a value outside of the table. Tables are built once, at
+export, from floats (:func:`gaussian_tables`, :func:`tables_from_pmfs`); from then on only the integers count.
+They travel in the checkpoint (:meth:`CoderTables.to_arrays`), so that no decoder ever recomputes them, and
+they are validated when they come back (:meth:`CoderTables.from_arrays`), because a checkpoint is somebody
+else's file.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ MAX_VALUE: Final = 1 << 20
 """Values in a table lie in [-MAX_VALUE, MAX_VALUE]; beyond it symbols are escaped."""
 ESCAPE: Final = -(1 << 31)
 """What the decoder's lookup holds in place of a value for the escape symbol. No table can contain it."""
-ESCAPE_LENGTH_BITS: Final = 6
+ESCAPE_GROUP_BITS: Final = 3
+"""Bits of an escaped value's distance that go into one group; a group's fourth bit says that another
+follows."""
 
 _MIN_BUCKETS, _MAX_BUCKETS = 64, 4096
 _BUCKETS_PER_SYMBOL = 4
@@ -40,9 +43,9 @@ _BUCKETS_PER_SYMBOL = 4
 class CoderLookup(NamedTuple):
     """What the coder's loops read: derived from the integers at load time, never stored.
 
-    ``starts`` uint32[entries + 1], ``frequency << 16 | start`` of every symbol (one more, so that its neighbour can
-    always be read); ``inverses`` float64[entries], 1 / frequency; ``entries`` uint64[entries + 1],
-    ``value << 32 | frequency << 16 | start``; ``buckets`` uint16: for each table ``TOTAL >> shift`` first
+    ``starts`` uint32[entries + 1], ``frequency << 16 | start`` of every symbol (one more, so that its
+    neighbour can always be read); ``inverses`` float64[entries], 1 / frequency; ``entries`` uint64[entries +
+    1], ``value << 32 | frequency << 16 | start``; ``buckets`` uint16: for each table ``TOTAL >> shift`` first
     candidates; ``encoding`` int64[tables, 3]: first entry, number of values (the escape's place), minimum;
     ``decoding`` uint32[tables]: ``first bucket << 5 | shift``.
     """
@@ -59,10 +62,10 @@ class CoderLookup(NamedTuple):
 class CoderTables:
     """A set of coder tables, selected by an index from 0 to ``count`` - 1.
 
-    ``frequencies`` uint16[entries]: the tables back to back, the escape last in each; ``sizes`` int32[tables]:
-    entries of each; ``minimums`` int32[tables]: the value that each table's first entry stands for;
-    ``skip_index``: symbols with an index below it are not coded and decode as zero.
-    Raises ``InvalidCodec`` if the integers are no tables.
+    ``frequencies`` uint16[entries]: the tables back to back, the escape last in each; ``sizes``
+    int32[tables]: entries of each; ``minimums`` int32[tables]: the value that each table's first entry stands
+    for; ``skip_index``: symbols with an index below it are not coded and decode as zero. Raises
+    ``InvalidCodec`` if the integers are no tables.
     """
 
     frequencies: NDArray[np.uint16]
@@ -106,7 +109,8 @@ class CoderTables:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> CoderTables:
-        """Tables from a checkpoint's arrays. Raises ``InvalidCodec`` unless they are exactly what is expected."""
+        """Tables from a checkpoint's arrays. Raises ``InvalidCodec`` unless they are exactly what is
+        expected."""
         expected = {"frequencies": np.uint16, "sizes": np.int32, "minimums": np.int32, "skip_index": np.int32}
         if set(arrays) != set(expected):
             raise InvalidCodec(
@@ -116,8 +120,8 @@ class CoderTables:
             array = arrays[name]
             if array.dtype != dtype or array.ndim != 1 or array.size > MAX_ENTRIES:
                 raise InvalidCodec(
-                    f"coder tables: {name} is {array.dtype}{list(array.shape)}, expected at most {MAX_ENTRIES} "
-                    f"of {np.dtype(dtype)}"
+                    f"coder tables: {name} is {array.dtype}{list(array.shape)}, expected "
+                    f"at most {MAX_ENTRIES} of {np.dtype(dtype)}"
                 )
         if arrays["skip_index"].shape != (1,):
             raise InvalidCodec("coder tables: skip_index must have one element")
@@ -203,14 +207,15 @@ class GaussianScales:
         """The scales, ascending: float64[count]."""
         if not (1 <= self.count <= MAX_TABLES and 0.0 < self.smallest <= self.largest <= 4096.0):
             raise ValueError(f"unusable scales: {self}")
-        return np.geomspace(self.smallest, self.largest, self.count)
+        scales: NDArray[np.float64] = np.geomspace(self.smallest, self.largest, self.count)
+        return scales
 
 
 def gaussian_tables(scales: GaussianScales | None = None, *, skip_index: int = 0) -> CoderTables:
     """Tables of zero-mean Gaussians that are integrated over the unit interval around each integer.
 
-    Every table is as wide as makes the expected code length least: wider ones give a frequency of 1 to values that
-    deserve less, narrower ones escape too often. The result is symmetric but for rounding.
+    Every table is as wide as makes the expected code length least: wider ones give a frequency of 1 to values
+    that deserve less, narrower ones escape too often. The result is symmetric but for rounding.
     """
     pmfs = [_gaussian_pmf(scale) for scale in (scales or GaussianScales()).values().tolist()]
     return tables_from_pmfs(pmfs, [-(len(pmf) // 2) for pmf in pmfs], skip_index=skip_index)
@@ -221,7 +226,8 @@ def tables_from_pmfs(
 ) -> CoderTables:
     """Tables from probabilities: ``pmfs[i][k]`` is that of the value ``minimums[i] + k``.
 
-    What a list lacks to a sum of 1 is the probability of an escape. Lists may sum to less than 1, not to more.
+    What a list lacks to a sum of 1 is the probability of an escape. Lists may sum to less than 1, not to
+    more.
     """
     frequencies = [quantise_pmf(np.append(pmf, max(0.0, 1.0 - float(pmf.sum())))) for pmf in pmfs]
     return CoderTables(
@@ -233,7 +239,8 @@ def tables_from_pmfs(
 
 
 def quantise_pmf(pmf: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Integer frequencies of at least 1 that sum to ``TOTAL``: int64, as many as ``pmf`` has entries (2 to TOTAL).
+    """Integer frequencies of at least 1 that sum to ``TOTAL``: int64, as many as ``pmf`` has entries (2 to
+    TOTAL).
 
     Rounds, then moves single counts where the expected code length suffers least or gains most.
     """
@@ -248,7 +255,7 @@ def quantise_pmf(pmf: NDArray[np.float64]) -> NDArray[np.int64]:
             "a probability mass function must be a list of at least two finite numbers, none below zero"
         )
     ideal = pmf / pmf.sum()
-    frequencies = np.maximum(np.rint(ideal * TOTAL).astype(np.int64), 1)
+    frequencies: NDArray[np.int64] = np.maximum(np.rint(ideal * TOTAL).astype(np.int64), 1)
     while (excess := int(frequencies.sum()) - TOTAL) != 0:
         if excess > 0:
             spare = np.flatnonzero(frequencies > 1)
@@ -282,16 +289,17 @@ def _gaussian_pmf(scale: float) -> NDArray[np.float64]:
 
 
 def _mean_escape_bits(tails: NDArray[np.float64], half: int) -> float:
-    """Expected bits behind an escape symbol: the length field, and those below the leading one."""
+    """Expected bits behind an escape symbol."""
     beyond = tails[half + 1 : -1] - tails[half + 2 :]
     if beyond.size == 0 or beyond.sum() <= 0.0:
-        return float(ESCAPE_LENGTH_BITS)
-    extra = np.floor(np.log2(2.0 * np.arange(beyond.size) + 1.5))
-    return ESCAPE_LENGTH_BITS + float(beyond @ np.maximum(extra, 0.0) / beyond.sum())
+        return float(escape_bits(0))
+    bits = np.array([escape_bits(2 * step) for step in range(beyond.size)], dtype=np.float64)
+    return float(beyond @ bits / beyond.sum())
 
 
 def ideal_bits(symbols: NDArray[np.int32], indexes: NDArray[np.uint8], tables: CoderTables) -> float:
-    """Bits that a perfect coder with these tables would need, escapes included; for tests and measurements."""
+    """Bits that a perfect coder with these tables would need, escapes included; for tests and
+    measurements."""
     coded = indexes.ravel() >= tables.skip_index
     table = indexes.ravel()[coded].astype(np.int64)
     values = symbols.ravel()[coded].astype(np.int64)
@@ -301,5 +309,11 @@ def ideal_bits(symbols: NDArray[np.int32], indexes: NDArray[np.uint8], tables: C
     entries = tables.firsts[table] + np.where(escaped, counts, places)
     bits = float(np.sum(PRECISION - np.log2(tables.frequencies[entries].astype(np.float64))))
     distance = np.where(places < 0, -2 * places - 1, 2 * (places - counts))[escaped]
-    lengths = [max(int(d).bit_length() - 1, 0) + ESCAPE_LENGTH_BITS for d in distance]
-    return bits + float(sum(lengths))
+    return bits + float(sum(escape_bits(int(d)) for d in distance))
+
+
+def escape_bits(distance: int) -> int:
+    """Bits that follow an escape symbol for a value at this folded distance (0 or more) outside of its
+    table."""
+    groups = max(1, -(-distance.bit_length() // ESCAPE_GROUP_BITS))
+    return groups * (ESCAPE_GROUP_BITS + 1)
