@@ -1,0 +1,1 @@
+"""Archives: stores, plans, shards, commits, snapshots, leases, readers. See docs/format.md."""

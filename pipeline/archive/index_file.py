@@ -1,0 +1,118 @@
+"""Reading an index file bit by bit: the footer, the row groups that may hold a key, some columns."""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lichen.models.errors import CorruptArchive, MissingObject
+from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table
+from lichen.pipeline.archive.store import Store
+
+MAX_FOOTER = 64 * 1024 * 1024
+MAX_GROUP_ROWS = 1_000_000
+MAX_GROUP_BYTES = 1 << 29
+
+
+@contextmanager
+def parquet_errors(where: str) -> Iterator[None]:
+    """What pyarrow raises for malformed files, as ``CorruptArchive``."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+        raise CorruptArchive(f"{where}: {error}") from error
+
+
+class IndexFile:
+    """An index part or a part of a snapshot, opened by its footer.
+
+    ``size`` and ``rows`` are what the commit or snapshot says of the file; they must agree.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        path: str,
+        *,
+        size: int,
+        rows: int,
+        payload_sizes: Mapping[str, int] | None = None,
+    ) -> None:
+        self.path = path
+        self._payload_sizes = payload_sizes
+        try:
+            self.file = store.open(path)
+        except MissingObject as error:
+            raise CorruptArchive(f"{path} is missing") from error
+        if self.file.seek(0, 2) != size:
+            raise CorruptArchive(f"{path} has {self.file.tell()} bytes instead of {size}")
+        with parquet_errors(path):
+            self._check_footer(size)
+            self._parquet = pq.ParquetFile(
+                self.file,
+                pre_buffer=True,
+                page_checksum_verification=True,
+                thrift_string_size_limit=MAX_FOOTER,
+                thrift_container_size_limit=1_000_000,
+            )
+            check_schema(self._parquet.schema_arrow, path)
+            self._metadata = self._parquet.metadata
+        if self._metadata.num_rows != rows:
+            raise CorruptArchive(f"{path} has {self._metadata.num_rows} rows instead of {rows}")
+        self._bounds = self._key_bounds()
+        self._maxima = [high for _, high in self._bounds if high is not None]
+
+    def _check_footer(self, size: int) -> None:
+        self.file.seek(max(0, size - 8))
+        tail = self.file.read(8)
+        if len(tail) < 8 or tail[4:] != b"PAR1" or struct.unpack("<I", tail[:4])[0] > min(size, MAX_FOOTER):
+            raise CorruptArchive(f"{self.path} is not a Parquet file")
+
+    def _key_bounds(self) -> list[tuple[str | None, str | None]]:
+        """Least and greatest key of each row group; None where the file does not say."""
+        bounds: list[tuple[str | None, str | None]] = []
+        for number in range(self._metadata.num_row_groups):
+            group = self._metadata.row_group(number)
+            if group.num_rows > MAX_GROUP_ROWS or group.total_byte_size > MAX_GROUP_BYTES:
+                raise CorruptArchive(f"{self.path}: row group {number} is absurdly large")
+            column = group.column(0)
+            statistics = column.statistics if column.path_in_schema == "key" else None
+            with parquet_errors(self.path):
+                if statistics is None or not statistics.has_min_max:
+                    bounds.append((None, None))
+                else:
+                    bounds.append((statistics.min, statistics.max))
+        return bounds
+
+    @property
+    def groups(self) -> int:
+        return len(self._bounds)
+
+    def groups_with(self, key: str) -> list[int]:
+        """The row groups that may hold a key: one or none in a sorted file with statistics."""
+        if len(self._maxima) == len(self._bounds):
+            start = bisect_left(self._maxima, key.encode(), key=str.encode)
+            candidates = range(start, min(start + 1, self.groups))
+        else:
+            candidates = range(self.groups)
+        return [n for n in candidates if (low := self._bounds[n][0]) is None or low.encode() <= key.encode()]
+
+    def read(self, group: int, columns: Sequence[str] = COLUMNS) -> pa.Table:
+        """A row group, its rows checked."""
+        with parquet_errors(self.path):
+            table = self._parquet.read_row_group(group, columns=list(columns), use_threads=False)
+            table = table.select(list(columns)).replace_schema_metadata(None)
+            table.validate(full=True)
+        where = f"{self.path}, row group {group}"
+        check_table(table, where, self._payload_sizes)
+        with parquet_errors(where):
+            return table.cast(pa.schema([SCHEMA.field(name) for name in columns]))
+
+    def read_all(self, columns: Sequence[str] = COLUMNS) -> pa.Table:
+        empty = pa.schema([SCHEMA.field(name) for name in columns]).empty_table()
+        return pa.concat_tables([empty, *(self.read(group, columns) for group in range(self.groups))])

@@ -1,0 +1,201 @@
+"""The frozen plan of a job: every source with its shard, written part by part ahead of the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lichen.models.errors import CorruptArchive, LeaseLost
+from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.index_file import parquet_errors
+from lichen.pipeline.archive.manifest import dump, load
+from lichen.pipeline.archive.store import Store
+from lichen.pipeline.sources import Source
+
+MAX_PART_BYTES = 1 << 30
+MAX_PART_SHARDS = 64
+
+SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size", pa.int64()),
+        pa.field("mtime", pa.float64()),
+        pa.field("etag", pa.string()),
+        pa.field("offset", pa.int64()),
+    ]
+)
+_SOURCE_FIELDS = [field.name for field in fields(Source)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grouping:
+    """How sources are grouped into shards. A shard is closed by whichever limit it reaches first."""
+
+    target_bytes: int = 256 * 1024 * 1024
+    max_sources: int = 16_384
+    unknown_size: int = 1024 * 1024
+    """Bytes that a source of unknown size counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedShard:
+    """A shard with its sources in work order."""
+
+    shard: str
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSummary:
+    """A complete plan. ``bytes`` counts the sources whose size is known."""
+
+    parts: int
+    shards: int
+    sources: int
+    bytes: int
+
+
+def group_sources(
+    sources: Iterable[Source], job: str, grouping: Grouping | None = None, first: int = 0
+) -> Iterator[PlannedShard]:
+    """Cut a list of sources into shards, in order. Pure: no I/O, lazy, deterministic."""
+    grouping = grouping or Grouping()
+    group: list[Source] = []
+    size = 0
+    for source in sources:
+        group.append(source)
+        size += grouping.unknown_size if source.size is None else source.size
+        if size >= grouping.target_bytes or len(group) >= grouping.max_sources:
+            yield PlannedShard(shard=layout.shard_id(job, first), sources=tuple(group))
+            first, group, size = first + 1, [], 0
+    if group:
+        yield PlannedShard(shard=layout.shard_id(job, first), sources=tuple(group))
+
+
+def write_plan(
+    store: Store, job: str, sources: Iterable[Source], grouping: Grouping | None = None
+) -> Iterator[PlannedShard]:
+    """Yield the shards of a job; each one is in the archive, frozen, before it is yielded.
+
+    Goes on where an earlier driver stopped: shards that are planned already come first, in their order;
+    then, unless the plan is complete, ``sources`` is read, without the keys that are planned. When the
+    iterator ends, the plan is complete. Keys must be unique. Raises ``LeaseLost`` if another driver writes
+    the same plan.
+    """
+    layout.check("job", job)
+    part = count = total = shards = 0
+    planned: set[str] = set()
+    complete = read_summary(store, job)
+    for rows in _read_parts(store, job, complete):
+        for shard in rows:
+            if complete is None:
+                planned.update(source.key for source in shard.sources)
+            count += len(shard.sources)
+            total += sum(source.size or 0 for source in shard.sources)
+            shards += 1
+            yield shard
+        part += 1
+    if complete is not None:
+        if (complete.shards, complete.sources) != (shards, count):
+            raise CorruptArchive(f"the plan of job {job} has {shards} shards, not {complete.shards}")
+        return
+    fresh = (source for source in sources if source.key not in planned)
+    batch: list[PlannedShard] = []
+    for shard in group_sources(fresh, job, grouping, first=shards):
+        batch.append(shard)
+        count += len(shard.sources)
+        total += sum(source.size or 0 for source in shard.sources)
+        shards += 1
+        if len(batch) >= min(1 << min(part, 16), MAX_PART_SHARDS):
+            _write_part(store, job, part, batch)
+            yield from batch
+            part, batch = part + 1, []
+    if batch:
+        _write_part(store, job, part, batch)
+        yield from batch
+        part += 1
+    store.create(
+        layout.job_path(job, "plan.json"),
+        dump({"job": job, "parts": part, "shards": shards, "sources": count, "bytes": total}),
+    )
+
+
+def read_plan(store: Store, job: str) -> Iterator[PlannedShard]:
+    """The shards that are planned so far, in order."""
+    for shards in _read_parts(store, layout.check("job", job), read_summary(store, job)):
+        yield from shards
+
+
+def read_summary(store: Store, job: str) -> PlanSummary | None:
+    """The size of a complete plan; None while it is being written."""
+    stated = load(store, layout.job_path(layout.check("job", job), "plan.json"))
+    if stated is None:
+        return None
+    return PlanSummary(
+        parts=stated.integer("parts"),
+        shards=stated.integer("shards"),
+        sources=stated.integer("sources"),
+        bytes=stated.integer("bytes"),
+    )
+
+
+def _write_part(store: Store, job: str, part: int, shards: list[PlannedShard]) -> None:
+    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    for shard in shards:
+        columns["shard"].extend([shard.shard] * len(shard.sources))
+        for name in _SOURCE_FIELDS:
+            columns[name].extend(getattr(source, name) for source in shard.sources)
+    # The attempt tells this driver's part from a rival's, for create()'s comparison.
+    metadata = {"lichen.format": str(layout.FORMAT), "lichen.attempt": layout.new_attempt()}
+    schema = SCHEMA.with_metadata(metadata)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.Table.from_pydict(columns, schema=schema),
+        sink,
+        compression="zstd",
+        use_dictionary=["shard"],
+        write_page_checksum=True,
+    )
+    if not store.create(layout.plan_path(job, part), sink.getvalue().to_pybytes()):
+        raise LeaseLost(f"another driver is planning job {job}")
+
+
+def _read_parts(store: Store, job: str, complete: PlanSummary | None) -> Iterator[list[PlannedShard]]:
+    part = first = 0
+    while part < complete.parts if complete else store.exists(layout.plan_path(job, part)):
+        shards = _read_part(store, job, part, first)
+        first += len(shards)
+        part += 1
+        yield shards
+
+
+def _read_part(store: Store, job: str, part: int, first: int) -> list[PlannedShard]:
+    path = layout.plan_path(job, part)
+    data = store.read(path, limit=MAX_PART_BYTES)
+    with parquet_errors(path):
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        if table.schema.remove_metadata() != SCHEMA:
+            raise CorruptArchive(f"{path}: not the columns of a plan")
+        table.validate(full=True)
+    shards: list[PlannedShard] = []
+    names = table.column("shard").to_pylist()
+    rows = table.select(_SOURCE_FIELDS).to_pylist()
+    start = 0
+    for end in range(1, len(names) + 1):
+        if end == len(names) or names[end] != names[start]:
+            expected = layout.shard_id(job, first + len(shards))
+            if names[start] != expected:
+                raise CorruptArchive(f"{path}: found shard {str(names[start])[:80]!r} instead of {expected}")
+            group = tuple(Source(**row) for row in rows[start:end])
+            shards.append(PlannedShard(shard=expected, sources=group))
+            start = end
+    for shard in shards:
+        for source in shard.sources:
+            if (source.size or 0) < 0 or (source.offset or 0) < 0:
+                raise CorruptArchive(f"{path}: {source.key!r} has a negative size or offset")
+    return shards

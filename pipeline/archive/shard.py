@@ -1,0 +1,275 @@
+"""Writing one shard: payloads to a local spool, the spool to the store, and proof that it arrived."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import google_crc32c
+
+from lichen.models.errors import DuplicateKey, StoreError, VerificationFailed
+from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.commit import ShardCommit
+from lichen.pipeline.archive.index import IndexRow, check_table, index_bytes, to_table
+from lichen.pipeline.archive.manifest import FileRecord
+from lichen.pipeline.archive.rejects import Quarantined, Skipped, table_bytes
+from lichen.pipeline.archive.store import Store
+
+READ_BACK = 8 * 1024 * 1024
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C (Castagnoli), as an unsigned integer."""
+    return int(google_crc32c.value(data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where ``append`` put a payload; the fields have the names of the index columns."""
+
+    shard: str
+    offset: int
+    length: int
+    crc32c: int
+    side_offset: int | None
+    side_length: int | None
+    side_crc32c: int | None
+
+    def columns(self) -> dict[str, Any]:
+        """For ``IndexRow(**location.columns(), key=..., ...)``."""
+        return asdict(self)
+
+
+class ShardWriter:
+    """One attempt at one shard. Nothing is visible to anybody before the result of ``publish`` is committed.
+
+    Use as a context manager: leaving it removes the spool file. ``append``, ``read`` and the methods that add
+    rows may be called from several threads; memory holds the rows only, payloads are on the local disk.
+    """
+
+    def __init__(
+        self, store: Store, shard: str, *, attempt: str | None = None, spool: Path | None = None
+    ) -> None:
+        """``spool`` is a local folder (the system's temporary one by default) with room for the shard."""
+        self.store = store
+        self.shard = layout.check("shard", shard)
+        self.attempt = layout.check("attempt", attempt or layout.new_attempt())
+        self.file = layout.payload_file(shard, self.attempt)
+        self.size = 0
+        self._lock = threading.Lock()
+        self._sha256 = hashlib.sha256()
+        self._rows: dict[str, IndexRow] = {}
+        self._quarantined: dict[str, Quarantined] = {}
+        self._skipped: dict[str, Skipped] = {}
+        descriptor, name = tempfile.mkstemp(prefix="lichen-", suffix=".spool", dir=spool)
+        self._path = Path(name)
+        self._spool: BinaryIO = os.fdopen(descriptor, "w+b")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the spool file. May be called twice."""
+        self._spool.close()
+        self._path.unlink(missing_ok=True)
+
+    # --- filling ---
+
+    def append(self, payload: bytes, side: bytes = b"") -> Location:
+        """Write a payload and its side data behind the others. The row must be added by ``add``."""
+        with self._lock:
+            offset, side_offset = self.size, self.size + len(payload)
+            for data in (payload, side):
+                try:
+                    self._spool.write(data)
+                except OSError as error:
+                    raise StoreError(f"cannot spool shard {self.shard} to {self._path}: {error}") from error
+                self._sha256.update(data)
+            self.size += len(payload) + len(side)
+        return Location(
+            shard=self.file,
+            offset=offset,
+            length=len(payload),
+            crc32c=crc32c(payload),
+            side_offset=side_offset if side else None,
+            side_length=len(side) if side else None,
+            side_crc32c=crc32c(side) if side else None,
+        )
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the spool file, for verification of what was written."""
+        with self._lock:
+            self._spool.flush()
+            return os.pread(self._spool.fileno(), length, offset)
+
+    def add(self, row: IndexRow) -> None:
+        """Add the row of an appended payload. Raises ``DuplicateKey``."""
+        if row.shard != self.file:
+            raise ValueError(f"the row of {row.key!r} is located in {row.shard}, not in {self.file}")
+        with self._lock:
+            self._new(row.key)
+            self._rows[row.key] = row
+
+    def quarantine(
+        self,
+        key: str,
+        uri: str,
+        error: BaseException,
+        *,
+        size: int | None = None,
+        mtime: float | None = None,
+        etag: str | None = None,
+    ) -> None:
+        """Record a source whose bytes could not be read."""
+        with self._lock:
+            self._new(key)
+            self._quarantined[key] = Quarantined(
+                key=key,
+                uri=uri,
+                error=type(error).__name__,
+                message=str(error)[:2000],
+                attempt=self.attempt,
+                size=size,
+                mtime=mtime,
+                etag=etag,
+            )
+
+    def skip(
+        self,
+        key: str,
+        uri: str,
+        reason: str,
+        *,
+        size: int | None = None,
+        mtime: float | None = None,
+        etag: str | None = None,
+    ) -> None:
+        """Record a source that is no picture."""
+        with self._lock:
+            self._new(key)
+            self._skipped[key] = Skipped(
+                key=key, uri=uri, reason=reason, attempt=self.attempt, size=size, mtime=mtime, etag=etag
+            )
+
+    def _new(self, key: str) -> None:
+        if key in self._rows or key in self._quarantined or key in self._skipped:
+            raise DuplicateKey(f"{key!r} occurs twice in shard {self.shard}")
+
+    # --- finishing ---
+
+    def publish(
+        self, codecs: Mapping[str, tuple[str, ...]] | None = None, summary: Mapping[str, Any] | None = None
+    ) -> ShardCommit:
+        """Upload everything, read it back, and return the record for ``commit_shard``.
+
+        ``codecs`` maps the digests of the codecs used to their file extensions (for the index's metadata).
+        Raises ``VerificationFailed`` if the store returns other bytes than were spooled; then the object is
+        deleted. Raises ``CorruptArchive`` if a row does not fit the payload file.
+        """
+        self._spool.flush()
+        digest = self._sha256.hexdigest()
+        path = layout.shard_path(self.file)
+        table = to_table(self._rows.values())
+        check_table(table, self.file, {self.file: self.size})
+        self.store.put_file(path, self._path)
+        _compare(self.store, path, self.size, digest)
+        metadata = {"shard": self.shard}
+        name = layout.table_file(self.shard, self.attempt)
+        index = put_verified(
+            self.store, layout.shard_path(name), index_bytes(table, metadata, codecs or {}), len(self._rows)
+        )
+        job = layout.job_of(self.shard)
+        quarantine = skipped = None
+        if self._quarantined:
+            quarantine = put_verified(
+                self.store,
+                layout.job_path(job, f"quarantine/{name}"),
+                table_bytes(list(self._quarantined.values()), Quarantined),
+                len(self._quarantined),
+            )
+        if self._skipped:
+            skipped = put_verified(
+                self.store,
+                layout.job_path(job, f"skipped/{name}"),
+                table_bytes(list(self._skipped.values()), Skipped),
+                len(self._skipped),
+            )
+        return ShardCommit(
+            job=job,
+            shard=self.shard,
+            attempt=self.attempt,
+            created=layout.now(),
+            sources=len(self._rows) + len(self._quarantined) + len(self._skipped),
+            payload=FileRecord(file=self.file, size=self.size, sha256=digest, rows=len(self._rows)),
+            index=index,
+            quarantine=quarantine,
+            skipped=skipped,
+            totals=totals_of(self._rows.values()),
+            summary=dict(summary or {}),
+        )
+
+
+def totals_of(rows: Any) -> dict[str, int]:
+    """The totals of a commit over its rows (see ``commit.TOTALS``)."""
+    rows = list(rows)
+    compressed = sum(row.status == "compressed" for row in rows)
+    sides = sum(row.side_length or 0 for row in rows)
+    return {
+        "pictures": len(rows),
+        "compressed": compressed,
+        "stored": len(rows) - compressed,
+        "source_bytes": sum(row.source_bytes for row in rows),
+        "payload_bytes": sum(row.length for row in rows) + sides,
+        "side_bytes": sides,
+        "pixels": sum((row.width or 0) * (row.height or 0) for row in rows),
+    }
+
+
+def put_verified(store: Store, path: str, data: bytes, rows: int) -> FileRecord:
+    """Write a small data file under an attempt-unique name, read it back and compare."""
+    digest = hashlib.sha256(data).hexdigest()
+    store.put(path, data)
+    _compare(store, path, len(data), digest)
+    return FileRecord(file=path.rpartition("/")[2], size=len(data), sha256=digest, rows=rows)
+
+
+def put_file_verified(store: Store, path: str, local: Path, rows: int) -> FileRecord:
+    """The same for a finished local file of any size."""
+    digest = hashlib.sha256()
+    size = 0
+    with local.open("rb") as file:
+        while chunk := file.read(READ_BACK):
+            digest.update(chunk)
+            size += len(chunk)
+    store.put_file(path, local)
+    _compare(store, path, size, digest.hexdigest())
+    return FileRecord(file=path.rpartition("/")[2], size=size, sha256=digest.hexdigest(), rows=rows)
+
+
+def _compare(store: Store, path: str, size: int, sha256: str) -> None:
+    """Read an object back; unless it is what was written, delete it and raise ``VerificationFailed``."""
+    digest = hashlib.sha256()
+    stored = store.size(path)
+    if stored == size:
+        for chunk in _chunks(store, path, size):
+            digest.update(chunk)
+    if stored != size or digest.hexdigest() != sha256:
+        store.delete([path])
+        raise VerificationFailed(f"{store.url}/{path} does not hold the {size} bytes that were written")
+
+
+def _chunks(store: Store, path: str, size: int) -> Iterator[bytes]:
+    for offset in range(0, size, READ_BACK):
+        yield store.read_range(path, offset, min(READ_BACK, size - offset))
