@@ -21,7 +21,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	&& echo "$$python" && break; done)
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Twice quiet: errors only.
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 EDITABLE := --config-settings editable_mode=strict --editable
 
 .PHONY: help env demo test lint typecheck check nightly clean FORCE

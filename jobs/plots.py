@@ -14,8 +14,23 @@ from lichen.jobs.bdrate import Point, pareto_front
 from lichen.jobs.evaluate import Curve, Evaluation, Metric
 
 LABELS: dict[Metric, str] = {"psnr": "RGB PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#7f6000", "#8c564b")
-"""Distinguishable with any colour vision (Okabe and Ito), dark enough on white."""
+
+PALETTE = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#7f6000",
+    "#8c564b",
+    "#d55e00",
+    "#7f7f7f",
+    "#6a3d9a",
+)
+"""One colour a curve, distinguishable and dark enough on white (the first ones by Okabe and Ito)."""
+
+LANDMARKS = ("AVIF (speed 6, 4:4:4)", "bmshj2018-hyperprior", "mbt2018-mean", "VTM 9.1", "TCM-L", "HPCM-L")
+"""The shipped anchors that are drawn; all of them together would hide each other."""
 
 
 def plot_rd(evaluation: Evaluation, path: str | Path) -> None:
@@ -27,39 +42,48 @@ def plot_rd(evaluation: Evaluation, path: str | Path) -> None:
     metrics: list[Metric] = ["psnr"]
     if evaluation.curve.front("ms_ssim"):
         metrics.append("ms_ssim")
-    figure = Figure(figsize=(6.4 * len(metrics), 5.4), dpi=130, layout="constrained")
+    figure = Figure(figsize=(6.0 * len(metrics) + 2, 5.4), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    drawn = _drawn(evaluation)
     for axes, metric in zip(panels, metrics, strict=True):
-        _panel(axes, evaluation, metric)
+        _panel(axes, evaluation, drawn, metric)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False
+    )
     count = f"{len(evaluation.images)} pictures, {evaluation.megapixels:.1f} megapixels"
     figure.suptitle(f"{evaluation.codec} on {count}", fontsize=11)
     figure.savefig(Path(path))
 
 
-def _panel(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
+def _drawn(evaluation: Evaluation) -> list[Curve]:
+    """What was measured, and as many anchors as there are colours left: the landmarks if it has them."""
+    measured = [curve for curve in evaluation.others if curve.measured]
+    anchors = [curve for curve in evaluation.others if not curve.measured]
+    chosen = [curve for curve in anchors if curve.name in LANDMARKS] or anchors
+    return (measured + chosen)[: len(PALETTE)]
+
+
+def _panel(axes: Axes, evaluation: Evaluation, drawn: Sequence[Curve], metric: Metric) -> None:
     own = pareto_front(evaluation.curve.front(metric))
-    others = [(curve, pareto_front(curve.front(metric))) for curve in evaluation.others]
-    shown = [(curve, points) for curve, points in others if points]
-    for index, (curve, points) in enumerate(shown):
-        _line(axes, points, curve, PALETTE[index % len(PALETTE)], 3 if curve.measured else 2)
-    axes.plot(
-        *_columns(own), "o-", color="black", linewidth=2.4, markersize=4.5, label=evaluation.codec, zorder=4
-    )
+    axes.plot(*_columns(own), "o-", color="black", linewidth=2.4, ms=4.5, label=evaluation.codec, zorder=4)
+    for curve, colour in zip(drawn, PALETTE, strict=False):
+        points = pareto_front(curve.front(metric))
+        if points:
+            _line(axes, points, curve, colour)
     if len(own) > 1:
         _limit(axes, own)
     axes.set_xlabel("bits per pixel")
     axes.set_ylabel(LABELS[metric])
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="lower right", frameon=False)
 
 
-def _line(axes: Axes, points: Sequence[Point], curve: Curve, colour: str, layer: int) -> None:
-    style = "o-" if curve.measured else "--"
-    width = 1.4 if curve.measured else 0.9
-    axes.plot(
-        *_columns(points), style, color=colour, linewidth=width, markersize=3, label=curve.name, zorder=layer
-    )
+def _line(axes: Axes, points: Sequence[Point], curve: Curve, colour: str) -> None:
+    if curve.measured:
+        axes.plot(*_columns(points), "o-", color=colour, linewidth=1.4, ms=3, label=curve.name, zorder=3)
+    else:
+        label = f"{curve.name} (anchor)"
+        axes.plot(*_columns(points), "--", color=colour, linewidth=1.1, label=label, zorder=2)
 
 
 def _limit(axes: Axes, own: Sequence[Point]) -> None:
