@@ -2,6 +2,7 @@ import json
 import resource
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,14 @@ def test_usage_errors_end_with_2() -> None:
     assert (done.returncode, done.stdout) == (2, "") and "no-such-codec" in done.stderr
     done = lichen("evaluate", str(KODAK_FOLDER), "--codec", "jpeg", "--quality", "10,high")
     assert (done.returncode, done.stdout) == (2, "") and "10,high" in done.stderr
+
+
+def test_version_is_that_of_the_installed_distribution() -> None:
+    try:
+        installed = metadata.version("lichen")
+    except metadata.PackageNotFoundError:
+        pytest.skip("runs from the source tree, not installed")
+    assert lichen("--version").stdout == f"lichen {installed}\n"
 
 
 def test_models_as_json_and_as_a_table() -> None:
