@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ class IndexFile:
     ) -> None:
         self.path = path
         self._payload_sizes = payload_sizes
+        self._lock = threading.Lock()
         try:
             self.file = store.open(path)
         except MissingObject as error:
@@ -104,7 +106,7 @@ class IndexFile:
 
     def read(self, group: int, columns: Sequence[str] = COLUMNS) -> pa.Table:
         """A row group, its rows checked."""
-        with parquet_errors(self.path):
+        with self._lock, parquet_errors(self.path):
             table = self._parquet.read_row_group(group, columns=list(columns), use_threads=False)
             table = table.select(list(columns)).replace_schema_metadata(None)
             table.validate(full=True)

@@ -6,7 +6,7 @@ import tempfile
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +46,15 @@ class IndexPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PayloadFile:
+    """A payload file that at least one row of the snapshot names; ``record.rows`` counts those."""
+
+    record: FileRecord
+    index_size: int
+    """Bytes of the index part beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A snapshot as its JSON file describes it."""
 
@@ -61,15 +70,14 @@ class Snapshot:
     """All jobs ever merged, in that order."""
     rows: int
     index: tuple[IndexPart, ...]
-    payloads: tuple[FileRecord, ...]
-    """Payload files that at least one row names; ``rows`` counts those."""
+    payloads: tuple[PayloadFile, ...]
     codecs: Mapping[str, Mapping[str, int]]
     """Digest to file extension to size in bytes."""
     totals: Mapping[str, int]
 
     @property
     def payload_sizes(self) -> dict[str, int]:
-        return {record.file: record.size for record in self.payloads}
+        return {payload.record.file: payload.record.size for payload in self.payloads}
 
     def open_index(self, store: Store) -> list[IndexFile]:
         """The index files, in key order."""
@@ -119,7 +127,10 @@ def read_snapshot(store: Store, number: int) -> Snapshot:
     rows = fields.integer("rows")
     if sum(part.record.rows for part in index) != rows:
         raise CorruptArchive(f"{fields.where}: its index files do not add up to {rows} rows")
-    payloads = tuple(FileRecord.from_fields(record, "payload file") for record in fields.objects("payloads"))
+    payloads = tuple(
+        PayloadFile(record=FileRecord.from_fields(one, "payload file"), index_size=one.integer("index_size"))
+        for one in fields.objects("payloads")
+    )
     return Snapshot(
         number=number,
         parent=fields.optional_integer("parent"),
@@ -201,12 +212,13 @@ def _build(
         path.unlink()
     if missing := used - codecs.keys():
         raise CorruptArchive(f"codec {min(missing)} was used, but is not in the archive")
-    files = {} if parent is None else {record.file: record for record in parent.payloads}
-    files.update({commit.payload.file: commit.payload for commit in commits})
-    payloads = tuple(
-        FileRecord(file=name, size=files[name].size, sha256=files[name].sha256, rows=counts[name])
-        for name in sorted(counts)
-    )
+    files = {} if parent is None else {payload.record.file: payload for payload in parent.payloads}
+    for commit in commits:
+        files[commit.payload.file] = PayloadFile(record=commit.payload, index_size=commit.index.size)
+    payloads = []
+    for name in sorted(counts):
+        record = replace(files[name].record, rows=counts[name])
+        payloads.append(PayloadFile(record=record, index_size=files[name].index_size))
     jobs = () if parent is None else parent.jobs
     return Snapshot(
         number=number,
@@ -218,7 +230,7 @@ def _build(
         jobs=jobs if job in jobs else (*jobs, job),
         rows=sum(part.record.rows for part in parts),
         index=tuple(parts),
-        payloads=payloads,
+        payloads=tuple(payloads),
         codecs={digest: codecs[digest] for digest in sorted(used)},
         totals=add_totals(totals),
     )
@@ -328,7 +340,7 @@ def _dump(snapshot: Snapshot) -> bytes:
             "jobs": list(snapshot.jobs),
             "rows": snapshot.rows,
             "index": index,
-            "payloads": [record.to_json() for record in snapshot.payloads],
+            "payloads": [{**one.record.to_json(), "index_size": one.index_size} for one in snapshot.payloads],
             "codecs": {digest: dict(sizes) for digest, sizes in snapshot.codecs.items()},
             "totals": dict(snapshot.totals),
         }

@@ -1,0 +1,70 @@
+"""The decoders inside an archive: put there once, by content digest, and loaded from there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from lichen.models.codec import Codec
+from lichen.models.errors import CorruptArchive, MissingObject
+from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.store import Store
+
+MAX_CODEC_BYTES = 1 << 30
+
+
+def put_codec(store: Store, codec: Codec) -> dict[str, int]:
+    """Put a codec's decoder files into the archive, unless they are there; extension to size in bytes.
+
+    The JSON file comes last: where it is, the others are. Files of the same digest decode alike, so
+    those of the first who put them stay.
+    """
+    files = codec.decoder_files()
+    for extension in sorted(files, key=lambda name: (name == "json", name)):
+        path = layout.codec_path(codec.digest, extension)
+        if not store.exists(path):
+            store.create(path, files[extension])
+    return {extension: len(content) for extension, content in files.items()}
+
+
+class CodecShelf:
+    """Loads the codecs of an archive when they are first needed, and keeps them. Thread-safe."""
+
+    def __init__(
+        self, store: Store, codecs: Mapping[str, Mapping[str, int]], *, device: str, precision: str
+    ) -> None:
+        """``codecs`` as in a snapshot: digest to extension to size."""
+        self._store, self._codecs = store, codecs
+        self._device, self._precision = device, precision
+        self._loaded: dict[str, Codec] = {}
+        self._lock = threading.Lock()
+
+    def get(self, digest: str) -> Codec:
+        """The codec of a digest. Raises ``CorruptArchive`` or ``InvalidCodec``."""
+        with self._lock:
+            if digest not in self._loaded:
+                self._loaded[digest] = self._load(digest)
+            return self._loaded[digest]
+
+    def _load(self, digest: str) -> Codec:
+        # Late, because the codecs import torch and most uses of an archive do not need one.
+        from lichen.models.zoo import codec_from_files
+
+        if digest not in self._codecs:
+            raise CorruptArchive(f"the snapshot does not list codec {digest[:80]!r}")
+        files = {}
+        for extension, size in self._codecs[digest].items():
+            path = layout.codec_path(digest, extension)
+            if size > MAX_CODEC_BYTES:
+                raise CorruptArchive(f"{path}: {size} bytes are too many for a codec")
+            try:
+                found = self._store.size(path)
+                if found != size:
+                    raise CorruptArchive(f"{path} has {found} bytes instead of {size}")
+                files[extension] = self._store.read(path)
+            except MissingObject as error:
+                raise CorruptArchive(f"{path} is missing") from error
+        codec = codec_from_files(files, device=self._device, precision=self._precision)
+        if codec.digest != digest:
+            raise CorruptArchive(f"the files of codec {digest} make codec {codec.digest}")
+        return codec

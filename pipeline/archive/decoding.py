@@ -1,0 +1,69 @@
+"""Parts of decoding that need no archive: batches that fit in memory, stored originals, sizes that must agree."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+
+from PIL import Image
+
+from lichen.models.codec import Pixels
+from lichen.models.errors import CorruptArchive, UndecodablePicture
+from lichen.pipeline.archive.index import Placement
+
+WINDOW_PICTURES = 64
+WINDOW_BYTES = 64 * 1024 * 1024
+WINDOW_PIXELS = 1 << 26
+
+# What Pillow's plugins raise for damaged files.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+    Image.DecompressionBombError,
+)
+
+
+def windows(places: Sequence[Placement]) -> Iterator[list[Placement]]:
+    """Cut into lists that fit in memory, encoded and decoded."""
+    window: list[Placement] = []
+    size = pixels = 0
+    for place in places:
+        more = place.length + (place.side_length or 0)
+        area = (place.width or 0) * (place.height or 0)
+        full = len(window) >= WINDOW_PICTURES or size + more > WINDOW_BYTES or pixels + area > WINDOW_PIXELS
+        if window and full:
+            yield window
+            window, size, pixels = [], 0, 0
+        window.append(place)
+        size, pixels = size + more, pixels + area
+    if window:
+        yield window
+
+
+def check_shape(place: Placement, pixels: Pixels) -> None:
+    """Raise ``CorruptArchive`` unless a decoded picture has the size that the index says."""
+    height, width = pixels.shape[:2]
+    if (width, height) != (place.width, place.height):
+        raise CorruptArchive(
+            f"{place.key!r} decodes to {width}x{height} pixels; the index says {place.width}x{place.height}"
+        )
+
+
+def open_stored(data: bytes, key: str) -> Image.Image:
+    """The picture in an original file, of whatever mode. Raises ``UndecodablePicture``."""
+    try:
+        image = Image.open(BytesIO(data))
+        image.load()
+    except _DAMAGED as error:
+        raise UndecodablePicture(f"the original file of {key!r} does not decode: {error}") from error
+    return image
