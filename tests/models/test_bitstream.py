@@ -34,7 +34,8 @@ EMPTY = (Section(z=b"", y=b""),)
 
 def sealed(body: bytes) -> bytes:
     """A body with the checksum that belongs to it."""
-    return body + google_crc32c.value(body).to_bytes(4, "little")
+    checksum: int = google_crc32c.value(body)
+    return body + checksum.to_bytes(4, "little")
 
 
 def header(*fields: bytes, codec: bytes = b"codc") -> bytes:

@@ -120,7 +120,7 @@ def test_tables_do_not_change_with_the_arrays_that_they_came_from() -> None:
     assert tables.frequencies.tolist() == [60000, 5000, 536, 32768, 32768]
 
 
-DAMAGE = {
+DAMAGE: dict[str, tuple[str, NDArray[np.generic]]] = {
     "a zero frequency": ("frequencies", np.array([65000, 0, 536, 32768, 32768], np.uint16)),
     "a wrong sum": ("frequencies", np.array([60001, 5000, 536, 32768, 32768], np.uint16)),
     "a sum that moves between tables": ("frequencies", np.array([60001, 5000, 536, 32767, 32768], np.uint16)),
