@@ -2,8 +2,8 @@
 
 Pillow is a fine decoder but a careless witness: it silently cuts 16-bit colours to 8, shows the first of
 many pictures, and does not mention a gain map or a film behind the photograph. The examiners here read the
-container itself, raise ``UnsupportedPicture`` when decoding to 8-bit pixels would lose meaning, and collect the
-metadata that Pillow drops as blocks for the side data.
+container itself, raise ``UnsupportedPicture`` when decoding to 8-bit pixels would lose meaning, and collect
+the metadata that Pillow drops as blocks for the side data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lichen.models.errors import UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.side import Block
 
 MAX_TRAILER = 1 << 16
-"""Longest unexplained data behind a picture that is kept as a block; more may be a film or another picture."""
+"""Longest unexplained data behind a picture that is kept as a block; more may be a film or a picture."""
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -278,7 +278,7 @@ _SDR_TRANSFERS = {1, 2, 6, 13, 14, 15}
 
 
 def examine_avif(data: bytes) -> None:
-    """Refuses AVIF pictures of more than 8 bits, with a gain map, or in HDR or wide gamut without a profile."""
+    """Refuses AVIF pictures of more than 8 bits, with a gain map, or in wide gamut without a profile."""
     start = data.find(b"meta")
     if start < 4:
         return  # Pillow will refuse it

@@ -7,9 +7,9 @@ rotated. (Only TIFF is different: Pillow turns its pixels upright on loading, an
 colour (PNG ``tRNS`` on grey or RGB) becomes an exact alpha plane.
 
 Everything else that is a picture is refused with a reason, so that its original bytes are stored: more than
-8 bits, CMYK, Lab, palettes, animations, several pages, gain maps, raw files, formats that Pillow does not read
-or of which it does not tell enough (JPEG XL, HEIF, PSD, icons, ...). Reading changes no global state (no Pillow
-limit, no registry, no warning filter) and works from any number of threads.
+8 bits, CMYK, Lab, palettes, animations, several pages, gain maps, raw files, formats that Pillow does not
+read or of which it does not tell enough (JPEG XL, HEIF, PSD, icons, ...). Reading changes no global state (no
+Pillow limit, no registry, no warning filter) and works from any number of threads.
 """
 
 from __future__ import annotations
