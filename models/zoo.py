@@ -1,4 +1,7 @@
-"""Codecs by name: the classical ones, and whatever other packages register.
+"""Codecs by name: those whose weights ship here, the classical ones, and whatever other packages register.
+
+A learned codec is also loaded from files elsewhere: a name that ends in ``.json`` is the path of a codec JSON, with
+its weights beside it as ``.safetensors``.
 
 Third parties add a codec with an entry point of the group ``lichen.codecs``; its value is a callable
 ``(*, device: str, precision: str) -> Codec`` and its name is the codec's name. Names that ship here win.
@@ -9,6 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
+from importlib.resources import files as package_files
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from lichen.models.codec import Codec
@@ -25,6 +30,7 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 MAX_JSON_BYTES = 1 << 22
 
+_LEARNED = ("s2c-conv",)
 _CLASSICAL = ("jpeg", "webp", "avif", "jxl")
 
 
@@ -35,6 +41,8 @@ def load_codec(name: str, *, device: str = "cpu", precision: str = "auto") -> Co
     precision. Classical codecs run on the CPU whatever the device.
     """
     _check_placement(device, precision)
+    if name.endswith(".json"):
+        return _load_path(Path(name), device=device, precision=precision)
     if factory := _shipped().get(name):
         return factory(device=device, precision=precision)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
@@ -69,11 +77,12 @@ def codec_names() -> list[str]:
 
 
 def _shipped() -> dict[str, CodecFactory]:
-    return {name: _classical_factory(name) for name in _CLASSICAL}
+    learned = {name: _learned_factory(name) for name in _LEARNED}
+    return learned | {name: _classical_factory(name) for name in _CLASSICAL}
 
 
 def _families() -> dict[str, FileLoader]:
-    return {"classical": _classical_from_files}
+    return {"classical": _classical_from_files, "s2c-conv": _learned_from_files}
 
 
 def _check_placement(device: str, precision: str) -> None:
@@ -97,6 +106,46 @@ def _parse_config(files: Mapping[str, bytes]) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InvalidCodec("codec JSON is not an object")
     return config
+
+
+def shipped_card(name: str) -> dict[str, Any]:
+    """The JSON of a learned codec that ships here: architecture, digest, training, evaluation, credits."""
+    if name not in _LEARNED:
+        raise UnknownCodec(f"{name!r} is not one of the learned codecs {', '.join(_LEARNED)}")
+    return _parse_config(_packaged(name))
+
+
+def _packaged(name: str) -> dict[str, bytes]:
+    folder = package_files("lichen.models") / "weights"
+    return {kind: (folder / f"{name}.{kind}").read_bytes() for kind in ("json", "safetensors")}
+
+
+def _learned_factory(name: str) -> CodecFactory:
+    def build(*, device: str, precision: str) -> Codec:
+        from lichen.models.checkpoint import load_full
+        from lichen.models.learned import place
+
+        return load_full(_packaged(name), place(device, precision))
+
+    return build
+
+
+def _learned_from_files(config: Mapping[str, Any], files: Mapping[str, bytes], **placement: str) -> Codec:
+    from lichen.models.checkpoint import load_decoder
+    from lichen.models.learned import place
+
+    return load_decoder(config, files, place(placement["device"], placement["precision"]))
+
+
+def _load_path(path: Path, *, device: str, precision: str) -> Codec:
+    from lichen.models.checkpoint import load_full
+    from lichen.models.learned import place
+
+    try:
+        files = {kind: path.with_suffix(f".{kind}").read_bytes() for kind in ("json", "safetensors")}
+    except OSError as error:
+        raise UnknownCodec(f"the codec files at {path} cannot be read: {error}") from error
+    return load_full(files, place(device, precision))
 
 
 def _classical_factory(name: str) -> CodecFactory:

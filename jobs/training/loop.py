@@ -23,6 +23,7 @@ from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import CropSampler, PictureCache, split
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.errors import TrainingError
+from lichen.models.networks.initialise import initialise
 from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
 
 VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
@@ -67,7 +68,7 @@ class Trainer:
         self.held = _centre_crops(cache, validation)
         self.network = S2CConv(model)
         patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
-        self.network.initialise(patches)
+        initialise(self.network, patches)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimiser = torch.optim.Adam(self._groups(), lr=config.rate, betas=(0.9, 0.99))

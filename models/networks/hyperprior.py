@@ -65,26 +65,29 @@ class HyperAnalysis(nn.Module):
 
 
 class ScaleNet(nn.Module):
-    """Scales from the dequantised hyper-latent: outputs index units, so 0 means a standard deviation of 1.
+    """Log standard deviations of the latents from the dequantised hyper-latent.
 
     Only convolutions and ReLU, so that it can be exported to exact integer arithmetic without loss.
     """
 
-    def __init__(self, hyper: int, hidden: tuple[int, int], latent: int) -> None:
+    def __init__(self, hyper: int, latent: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(hyper, hyper, 3, padding=1)
-        self.up1 = nn.Conv2d(hyper, 4 * hidden[0], 1)
-        self.conv2 = nn.Conv2d(hidden[0], hidden[0], 3, padding=1)
-        self.up2 = nn.Conv2d(hidden[0], 4 * hidden[1], 1)
-        self.head = nn.Conv2d(hidden[1], latent, 1)
+        self.up1 = nn.Conv2d(hyper, 4 * hyper, 1)
+        self.conv2 = nn.Conv2d(hyper, hyper, 3, padding=1)
+        self.up2 = nn.Conv2d(hyper, 4 * hyper, 1)
+        self.head = nn.Conv2d(hyper, latent, 1)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def trunk(self, z: Tensor) -> Tensor:
+        """Features at 1/16 before the last layer."""
         x = F.relu(self.conv1(z))
         x = F.relu(shuffle(self.up1(x), 2))
         x = F.relu(self.conv2(x))
-        x = F.relu(shuffle(self.up2(x), 2))
-        index: Tensor = self.head(x)
-        return index
+        return F.relu(shuffle(self.up2(x), 2))
+
+    def forward(self, z: Tensor) -> Tensor:
+        log_scale: Tensor = self.head(self.trunk(z))
+        return log_scale
 
 
 class MeanNet(nn.Module):
@@ -131,7 +134,7 @@ class EntropyModel(nn.Module):
     def __init__(self, latent: int, hyper: int, hidden: int, features: int, context: int, anchors: int) -> None:
         super().__init__()
         self.h_a = HyperAnalysis(latent, hidden, hyper)
-        self.scales = ScaleNet(hyper, (96, 96), latent)
+        self.scales = ScaleNet(hyper, latent)
         self.means = MeanNet(hyper, hidden, features, context, latent, anchors)
         self.gain = QualityTable(anchors, latent)  # log gain of the latent
         self.shrink = QualityTable(anchors, latent)  # log factor on decoded residuals
@@ -149,8 +152,7 @@ class EntropyModel(nn.Module):
         z_bits = logistic_bits(self._relaxed(z_scaled), z_log_scale)
         z_hat = _round(z_scaled) * z_step
         gain = self.gain(position)
-        index = self.scales(z_hat).float()
-        log_scale = _clamp(index * LOG_STEP + gain, math.log(SCALE_MIN), math.log(SCALE_MAX))
+        log_scale = _clamp(self.scales(z_hat).float() + gain, math.log(SCALE_MIN), math.log(SCALE_MAX))
         features = self.means.hyper_features(z_hat)
         with torch.autocast(y.device.type, enabled=False):
             features = features.float()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.networks.hyperprior import EntropyModel
-from lichen.models.networks.transforms import Analysis, Synthesis, dct_basis
+from lichen.models.networks.transforms import Analysis, Synthesis
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,25 +65,3 @@ class S2CConv(nn.Module):
         position = self.position(quality)
         y_hat, y_bits, z_bits = self.entropy(self.g_a(x, position), position)
         return self.g_s(y_hat, position), y_bits, z_bits
-
-    @torch.no_grad()
-    def initialise(self, patches: Tensor) -> None:
-        """Start as a transform coder: DCT path, channel scales from ``patches`` (``(N, 3, H, W)``), quiet networks."""
-        config = self.config
-        basis = dct_basis(config.luma, config.chroma)
-        self.g_a.linear.weight.copy_(basis[:, :, None, None])
-        self.g_s.linear.weight.copy_(basis.T[:, :, None, None])
-        from lichen.models.networks.blocks import unshuffle
-
-        coefficients = self.g_a.linear(unshuffle(patches - 0.5, 16))
-        scale = coefficients.std(dim=(0, 2, 3)).clamp(min=1e-3)[:, None, None]
-        self.g_a.scale.copy_(scale)
-        self.g_s.scale.copy_(scale)
-        for head in (self.g_a.head, self.g_s.head, self.entropy.means.context_out, self.entropy.means.head):
-            head.weight.mul_(0.02)
-            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-        self.entropy.scales.head.weight.mul_(0.1)
-        steps = torch.logspace(math.log10(60 / 255), math.log10(4.5 / 255), config.anchors)
-        self.entropy.gain.table.copy_((scale.flatten()[None, :] / steps[:, None]).log())
-        self.entropy.z_step.table.copy_(torch.linspace(1.5, 0.75, config.anchors)[:, None].expand(-1, config.hyper))
-        self.entropy.z_scale.table.zero_()

@@ -13,6 +13,12 @@ PATCH = 16
 """Pixels per latent in each direction."""
 
 
+def dct_order(luma: int, chroma: int) -> list[tuple[tuple[int, int, int], int]]:
+    """The kept coefficients ``((u*u + v*v, u, v), plane)``, sorted by frequency; plane 0 is luma."""
+    order = sorted((u * u + v * v, u, v) for u in range(PATCH) for v in range(PATCH))
+    return sorted((order[i], plane) for plane, count in enumerate((luma, chroma, chroma)) for i in range(count))
+
+
 def dct_basis(luma: int, chroma: int) -> Tensor:
     """Orthonormal 16x16 DCT-II filters in an orthonormal luma-chroma rotation.
 
@@ -24,12 +30,9 @@ def dct_basis(luma: int, chroma: int) -> Tensor:
     dct[0] /= math.sqrt(2)
     rotation = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     rotation /= rotation.norm(dim=1, keepdim=True)
-    order = sorted((u * u + v * v, u, v) for u in range(PATCH) for v in range(PATCH))
-    kept = [(order[i], plane) for plane, count in enumerate((luma, chroma, chroma)) for i in range(count)]
-    kept.sort()
     rows = [
         (rotation[plane][:, None, None] * (dct[u][:, None] * dct[v][None, :])).reshape(-1)
-        for (_, u, v), plane in kept
+        for (_, u, v), plane in dct_order(luma, chroma)
     ]
     return torch.stack(rows).float()
 
@@ -56,7 +59,8 @@ class Analysis(nn.Module):
         x = x - 0.5
         features = self.stem(unshuffle(x, 8)) * self.gain(position).exp()
         features = self.head(self.stage2(self.down(self.stage1(features))))
-        y: Tensor = self.linear(unshuffle(x, PATCH)) / self.scale + features
+        with torch.autocast(x.device.type, enabled=False):  # half precision would cost some 0.1 grey levels
+            y: Tensor = self.linear(unshuffle(x.float(), PATCH)) / self.scale + features.float()
         return y
 
 
@@ -79,5 +83,6 @@ class Synthesis(nn.Module):
     def forward(self, y: Tensor, position: Tensor) -> Tensor:
         features = self.stage2(self.stem(y) * self.gain2(position).exp())
         features = self.head(self.stage1(self.up(features) * self.gain1(position).exp()))
-        x: Tensor = shuffle(self.linear(y * self.scale), PATCH) + shuffle(features, 8)
+        with torch.autocast(y.device.type, enabled=False):
+            x: Tensor = shuffle(self.linear(y.float() * self.scale), PATCH) + shuffle(features.float(), 8)
         return x + 0.5

@@ -1,0 +1,230 @@
+"""The exact half of a codec: from hyper-latent symbols to coder table indexes in integer arithmetic only.
+
+Everything that selects a coder table is computed here, from integers by integers, so that it is the same on every
+device (integer networks: Balle, Johnston and Minnen, ICLR 2019). The arithmetic runs in float64 tensors whose
+values are integers below 2^53: sums of products are then exact whatever the order, on CPUs and GPUs alike.
+Convolutions are written as matrix products of shifted copies, because a library's convolution may choose
+a Winograd or FFT algorithm, which multiplies by fractions.
+
+Fixed point: activations, log scales and index offsets count 1/256, weights 1/4096; after each layer
+``floor((sum + 2048) / 4096)``, then ReLU and clamping. The log scale of the last layer becomes an index by
+``floor(x * 2285 / 256)``. Quality tables are interpolated by integers as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lichen.models.codec import symbol_digest
+from lichen.models.entropy.tables import CoderTables
+from lichen.models.errors import InvalidCodec
+
+UNIT = 256
+"""Fixed-point unit of activations, hyper-latent steps and index offsets."""
+WEIGHT_UNIT = 4096
+SLOPE = 2285
+"""Table indexes per unit of log standard deviation, in 1/UNIT."""
+LIMIT = 1 << 19
+"""Activations and dequantised hyper-latents are clamped to this magnitude."""
+CODES = 793
+"""Quality codes: quality 1 to 100 in steps of 1/8."""
+SYMBOL_LIMIT = 32767
+"""Symbols are clamped to this magnitude before coding."""
+
+LAYERS = ("conv1", "up1", "conv2", "up2", "head")
+KERNELS = {"conv1": 3, "up1": 1, "conv2": 3, "up2": 1, "head": 1}
+_LARGEST_WIDTH = 2048
+
+
+def quality_code(quality: float) -> int:
+    """The integer that stands for a quality from 1 to 100 in bitstreams: 0 to 792."""
+    return min(max(round((quality - 1.0) * 8), 0), CODES - 1)
+
+
+def code_quality(code: int) -> float:
+    """The quality that a code stands for."""
+    return 1.0 + code / 8
+
+
+def interpolate(table: NDArray[np.int32], codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of an ``(anchors, channels)`` integer table at quality codes ``(n,)``: ``(n, channels)`` int64, rounded."""
+    position = codes * (table.shape[0] - 1)
+    low = np.minimum(position // (CODES - 1), table.shape[0] - 2)
+    part = (position - low * (CODES - 1))[:, None]
+    wide = table.astype(np.int64)
+    total = wide[low] * (CODES - 1 - part) + wide[low + 1] * part
+    rows: NDArray[np.int64] = (total + (CODES - 1) // 2) // (CODES - 1)
+    return rows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerPrior:
+    """Integer scale network, quality tables and coder tables of a codec with the decoupled entropy model.
+
+    ``weights[layer]`` int16 ``(kernel**2 * inputs, outputs)`` (kernel positions in row-major order, then inputs) and
+    ``biases[layer]`` int32 ``(outputs,)`` in units of ``1 / (UNIT * WEIGHT_UNIT)``. ``offset`` int32
+    ``(anchors, latent)`` is added to the network's output; ``z_step`` int32 ``(anchors, hyper)`` is
+    the hyper-latent's quantisation step; ``z_index`` int32 ``(anchors, hyper)`` selects its tables; all in 1/UNIT.
+    """
+
+    weights: Mapping[str, NDArray[np.int16]]
+    biases: Mapping[str, NDArray[np.int32]]
+    offset: NDArray[np.int32]
+    z_step: NDArray[np.int32]
+    z_index: NDArray[np.int32]
+    tables: CoderTables
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def latent(self) -> int:
+        return self.offset.shape[1]
+
+    @property
+    def hyper(self) -> int:
+        return self.z_step.shape[1]
+
+    # --- indexes ----------------------------------------------------------------------------------
+
+    def z_indexes(self, code: int) -> NDArray[np.uint8]:
+        """Table index of each hyper-latent channel at a quality code: ``(hyper,)`` uint8."""
+        index = (interpolate(self.z_index, np.array([code]))[0] + UNIT // 2) // UNIT
+        channels: NDArray[np.uint8] = np.clip(index, 0, self.tables.count - 1).astype(np.uint8)
+        return channels
+
+    def steps(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Quantisation steps of the hyper-latent in 1/UNIT: ``(n, hyper)``, at least 1."""
+        return np.maximum(interpolate(self.z_step, codes), 1)
+
+    def dequantise(self, z: Tensor, codes: NDArray[np.int64]) -> Tensor:
+        """Symbols ``(N, h, w, hyper)`` of any integer dtype to integers in 1/UNIT, float64 of the same shape."""
+        steps = torch.from_numpy(self.steps(codes)).to(z.device, torch.float64)
+        return (z.to(torch.float64) * steps[:, None, None, :]).clamp_(-LIMIT, LIMIT)
+
+    def placed(self, device: torch.device) -> ScaleNetwork:
+        """The scale network with its weights on a device."""
+        return ScaleNetwork(self, device)
+
+    # --- storage ----------------------------------------------------------------------------------
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All integers by name; ``from_arrays`` takes them back."""
+        arrays: dict[str, NDArray[np.generic]] = {f"{n}.weight": w for n, w in self.weights.items()}
+        arrays |= {f"{n}.bias": b for n, b in self.biases.items()}
+        arrays |= {"offset": self.offset, "z_step": self.z_step, "z_index": self.z_index}
+        return arrays | {f"tables.{n}": a for n, a in self.tables.to_arrays().items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> IntegerPrior:
+        """The prior of a checkpoint. Raises ``InvalidCodec`` unless the arrays are exactly what is expected."""
+        plain = {"offset", "z_step", "z_index"}
+        expected = {f"{n}.{p}" for n in LAYERS for p in ("weight", "bias")} | plain
+        tables = {n.removeprefix("tables."): a for n, a in arrays.items() if n.startswith("tables.")}
+        if {n for n in arrays if not n.startswith("tables.")} != expected:
+            raise InvalidCodec(f"integer prior: expected the arrays {sorted(expected)}, found {sorted(arrays)}")
+        for name in expected:
+            dtype = np.int16 if name.endswith("weight") else np.int32
+            if arrays[name].dtype != dtype:
+                raise InvalidCodec(f"integer prior: {name} is {arrays[name].dtype}, expected {np.dtype(dtype)}")
+        return cls(
+            weights={n: arrays[f"{n}.weight"].astype(np.int16) for n in LAYERS},
+            biases={n: arrays[f"{n}.bias"].astype(np.int32) for n in LAYERS},
+            offset=arrays["offset"].astype(np.int32),
+            z_step=arrays["z_step"].astype(np.int32),
+            z_index=arrays["z_index"].astype(np.int32),
+            tables=CoderTables.from_arrays(tables),
+        )
+
+
+class ScaleNetwork:
+    """The integer scale network on one device."""
+
+    def __init__(self, prior: IntegerPrior, device: torch.device) -> None:
+        self.prior = prior
+        self.weights = {n: torch.from_numpy(w.astype(np.float64)).to(device) for n, w in prior.weights.items()}
+        self.biases = {n: torch.from_numpy(b.astype(np.float64)).to(device) for n, b in prior.biases.items()}
+        self.device = device
+
+    @torch.no_grad()
+    def indexes(self, z: Tensor, codes: NDArray[np.int64]) -> Tensor:
+        """Table indexes from the dequantised hyper-latent.
+
+        ``z`` is ``(N, h, w, hyper)`` float64 holding integers in 1/UNIT, ``codes`` ``(N,)`` quality codes; the
+        result is ``(N, 4h, 4w, latent)`` uint8.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            x = self._layer("conv1", z).clamp_(0, LIMIT)
+            x = _shuffle(self._layer("up1", x).clamp_(0, LIMIT))
+            x = self._layer("conv2", x).clamp_(0, LIMIT)
+            x = _shuffle(self._layer("up2", x).clamp_(0, LIMIT))
+            x = torch.floor(self._layer("head", x).clamp_(-LIMIT, LIMIT) * SLOPE / UNIT)
+            offset = interpolate(self.prior.offset, codes).astype(np.float64)
+            x += torch.from_numpy(offset).to(self.device)[:, None, None, :]
+            x = torch.floor((x + UNIT // 2) / UNIT)
+            return x.clamp_(0, self.prior.tables.count - 1).to(torch.uint8)
+
+    def _layer(self, name: str, x: Tensor) -> Tensor:
+        total = _neighbourhood(x, KERNELS[name]) @ self.weights[name] + self.biases[name]
+        return torch.floor((total + WEIGHT_UNIT // 2) / WEIGHT_UNIT)
+
+
+def self_test(network: ScaleNetwork) -> bytes:
+    """Digest of the indexes of a fixed pattern, which must be the same on every device: 16 bytes."""
+    hyper = network.prior.hyper
+    pattern = np.arange(2 * 3 * 2 * hyper, dtype=np.int64)
+    symbols = (pattern * pattern * 7919 + pattern * 104729) % 23 - 11
+    codes = np.array([200, 600])
+    z = torch.from_numpy(symbols.reshape(2, 3, 2, hyper)).to(network.device)
+    return symbol_digest(network.indexes(network.prior.dequantise(z, codes), codes).cpu().numpy())
+
+
+def _neighbourhood(x: Tensor, kernel: int) -> Tensor:
+    """``(N, h, w, C)`` to ``(N, h, w, kernel**2 * C)``: each position's neighbours, zeros beyond the border."""
+    if kernel == 1:
+        return x
+    margin = kernel // 2
+    padded = torch.nn.functional.pad(x, (0, 0, margin, margin, margin, margin))
+    h, w = x.shape[1:3]
+    return torch.cat([padded[:, i : i + h, j : j + w] for i in range(kernel) for j in range(kernel)], dim=3)
+
+
+def _shuffle(x: Tensor) -> Tensor:
+    """Depth to space by 2 in ``(N, h, w, 4C)``; channel order as ``torch.nn.functional.pixel_shuffle``."""
+    n, h, w, c = x.shape
+    x = x.reshape(n, h, w, c // 4, 2, 2).permute(0, 1, 4, 2, 5, 3)
+    return x.reshape(n, 2 * h, 2 * w, c // 4)
+
+
+def _validate(prior: IntegerPrior) -> None:
+    anchors = prior.offset.shape[0] if prior.offset.ndim == 2 else 0
+    if not 2 <= anchors <= 64 or prior.z_step.ndim != 2 or prior.z_step.shape != prior.z_index.shape:
+        raise InvalidCodec("integer prior: the quality tables have the wrong shapes")
+    if prior.z_step.shape[0] != anchors:
+        raise InvalidCodec("integer prior: the quality tables have different numbers of anchors")
+    for name, table in (("offset", prior.offset), ("z_step", prior.z_step), ("z_index", prior.z_index)):
+        if np.abs(table.astype(np.int64)).max(initial=0) > LIMIT:
+            raise InvalidCodec(f"integer prior: a value of {name} is out of range")
+    inputs = prior.hyper
+    for name in LAYERS:
+        weight, bias = prior.weights[name], prior.biases[name]
+        if weight.ndim != 2 or bias.shape != weight.shape[1:] or max(weight.shape[1], inputs) > _LARGEST_WIDTH:
+            raise InvalidCodec(f"integer prior: layer {name} has the wrong shape")
+        if weight.shape[0] != KERNELS[name] ** 2 * inputs:
+            raise InvalidCodec(f"integer prior: layer {name} does not fit the layer before it")
+        # below 2^53 every sum is exact in float64; int16 weights and the clamps make sure of it
+        largest = np.abs(weight.astype(np.int64)).sum(axis=0).max(initial=0) * LIMIT
+        if largest + np.abs(bias.astype(np.int64)).max(initial=0) >= 1 << 52:
+            raise InvalidCodec(f"integer prior: layer {name} could exceed exact arithmetic")
+        outputs = weight.shape[1]
+        if name.startswith("up") and outputs % 4:
+            raise InvalidCodec(f"integer prior: layer {name} cannot be shuffled")
+        inputs = outputs // 4 if name.startswith("up") else outputs
+    if inputs != prior.latent:
+        raise InvalidCodec("integer prior: the scale network does not end in the latent's channels")

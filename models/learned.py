@@ -1,0 +1,413 @@
+"""The learned codec: pictures to bitstreams and back, with networks in floating point and indexes in integers.
+
+Pictures of one padded size run through the networks together. Large ones are cut into tiles of
+one latent plane (``lichen.models.tiling``). The order of coding is that of ``docs/format.md``: for each tile
+the hyper-latent, then the latent, both as ``(row, column, channel)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lichen.models import bitstream
+from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, symbol_digest
+from lichen.models.entropy import rans
+from lichen.models.errors import CodecMismatch, CorruptBitstream, InvalidCodec, UsageError
+from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork, code_quality, quality_code, self_test
+from lichen.models.networks.hyperprior import STEPS, step_masks
+from lichen.models.networks.s2cformer import S2CConv
+from lichen.models.tiling import Window, tiles
+
+GRID = 64
+"""Sides are padded to multiples of this, by replication."""
+HALO = 128
+"""Pixels around a tile that g_a, h_a, the scale network and g_s can see."""
+MEAN_HALO = 192
+"""The same for the mean network, hyper-latent and context together."""
+TILE_LOG2 = 11
+UNTILED_PIXELS = 6 << 20
+"""Pictures with more (padded) pixels are tiled."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Where and how the networks run. ``batch_pixels``: pictures of one size go through together up to this many."""
+
+    device: torch.device
+    half: torch.dtype | None
+    batch_pixels: int
+
+
+def place(device: str, precision: str) -> Placement:
+    """Resolve ``auto``: CUDA where there is one; half precision where the processor has it in hardware."""
+    cuda = torch.cuda.is_available()
+    kind = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
+    if kind.type == "cuda" and not cuda:
+        raise UsageError("no CUDA device is available here; use device 'cpu' or 'auto'")
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if kind.type == "cuda" else cpu_has_bfloat16()
+        precision = "bfloat16" if fast else "float32"
+    half = None if precision == "float32" else getattr(torch, precision)
+    return Placement(device=kind, half=half, batch_pixels=1 << 24 if kind.type == "cuda" else 1 << 19)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; elsewhere it is emulated and several times slower."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+class LearnedCodec:
+    """A trained network with its frozen integers. Implements ``lichen.models.codec.Codec``; thread-safe.
+
+    ``files`` is what an archive must carry (``lichen.models.checkpoint`` makes it). A codec that was loaded
+    from an archive has no encoder. Raises ``InvalidCodec`` when the integer network gives other indexes here than
+    where the codec was exported.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        digest: str,
+        network: S2CConv,
+        prior: IntegerPrior,
+        expected: bytes,
+        files: Mapping[str, bytes],
+        placement: Placement,
+        encoder: bool,
+        max_pixels: int = bitstream.MAX_PIXELS,
+    ) -> None:
+        self.name = name
+        self.digest = digest
+        self.placement = placement
+        self.max_pixels = max_pixels
+        self.has_encoder = encoder
+        self._files = dict(files)
+        self._network = network.eval().requires_grad_(False)
+        self._network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._prior = prior
+        self._scales: ScaleNetwork = prior.placed(placement.device)
+        if self_test(self._scales) != expected:
+            raise InvalidCodec(f"codec {name}: the self-test failed; this device does not compute exactly")
+
+    def decoder_files(self) -> Mapping[str, bytes]:
+        return self._files
+
+    # --- encoding ---------------------------------------------------------------------------------
+
+    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float]) -> list[Encoded]:
+        """Compress ``(H, W, 3)`` uint8 pictures at quality 1 to 100 (rounded to eighths)."""
+        if not self.has_encoder:
+            raise UsageError(f"codec {self.name} was loaded from an archive and can only decode")
+        qualities = [quality] * len(images) if isinstance(quality, (int, float)) else list(quality)
+        if len(qualities) != len(images):
+            raise UsageError(f"{len(qualities)} qualities for {len(images)} pictures")
+        for value in qualities:
+            if not MIN_QUALITY <= value <= MAX_QUALITY:
+                raise UsageError(f"quality {value} is not between {MIN_QUALITY:.0f} and {MAX_QUALITY:.0f}")
+        results: dict[int, Encoded] = {}
+        for group in self._groups([(image.shape[0], image.shape[1]) for image in images]):
+            codes = np.array([quality_code(qualities[i]) for i in group], dtype=np.int64)
+            for i, encoded in zip(group, self._encode([images[i] for i in group], codes), strict=True):
+                results[i] = encoded
+        return [results[i] for i in range(len(images))]
+
+    @torch.inference_mode()
+    def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
+        plan = _Plan.of(*images[0].shape[:2])
+        padded = [_pad(image, plan.height, plan.width) for image in images]
+        pixels = padded[0][None] if len(padded) == 1 else np.stack(padded)
+        position = self._position(codes)
+        network = self._network
+
+        def analyse(window: Window) -> Tensor:
+            rows, columns = window.at(1)
+            part = torch.from_numpy(pixels[:, rows, columns]).to(self.placement.device)
+            with self._half():
+                y: Tensor = network.g_a(_to_planes(part).float() / 255, position)
+            return y.float()
+
+        y = plan.assemble(analyse, 16, HALO)
+        z = plan.assemble(lambda w: network.entropy.h_a(_cut(y, w, 16)), 64, HALO)
+        step = torch.from_numpy(self._prior.steps(codes)).to(z.device, torch.float32)[:, :, None, None] / UNIT
+        symbols_z = (z / step).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int16)
+        exact = self._exact(symbols_z, codes)
+        index = self._indexes(plan, exact, codes)
+        symbols_y = torch.zeros_like(y, dtype=torch.int16)
+        up = network.entropy.gain(position).exp()
+        coded = index >= self._prior.tables.skip_index
+
+        def quantise(mean: Tensor, mask: Tensor, window: Window) -> Tensor:
+            rows, columns = window.at(16)
+            residual = ((y[:, :, rows, columns] - mean) * up).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+            residual = torch.where(mask & coded[:, :, rows, columns], residual, 0)
+            symbols_y[:, :, rows, columns] += residual.to(torch.int16)
+            return residual
+
+        self._refine(plan, exact, position, quantise)
+        return [
+            self._pack(image, plan, int(code), *(_interleaved(plane[n]) for plane in (symbols_z, symbols_y, index)))
+            for n, (image, code) in enumerate(zip(images, codes, strict=True))
+        ]
+
+    def _pack(
+        self,
+        image: Pixels,
+        plan: _Plan,
+        code: int,
+        z: NDArray[np.int16],
+        y: NDArray[np.int16],
+        index: NDArray[np.uint8],
+    ) -> Encoded:
+        tables = self._prior.tables
+        channels = self._prior.z_indexes(code)
+        sections, digested = [], []
+        for window in plan.tiles():
+            z_part = np.ascontiguousarray(z[window.at(64)])
+            y_part = np.ascontiguousarray(y[window.at(16)])
+            z_index = np.ascontiguousarray(np.broadcast_to(channels, z_part.shape))
+            sections.append(
+                bitstream.Section(
+                    z=rans.encode(z_part.astype(np.int32), z_index, tables),
+                    y=rans.encode(y_part.astype(np.int32), np.ascontiguousarray(index[window.at(16)]), tables),
+                )
+            )
+            digested += [z_part, y_part]
+        data = bitstream.pack(
+            bitstream.Bitstream(
+                codec=bytes.fromhex(self.digest)[: bitstream.CODEC_BYTES],
+                width=image.shape[1],
+                height=image.shape[0],
+                quality=code,
+                tile_log2=plan.tile_log2,
+                sections=tuple(sections),
+            )
+        )
+        return Encoded(bitstream=data, symbols=symbol_digest(*digested))
+
+    # --- decoding ---------------------------------------------------------------------------------
+
+    def decode(self, bitstreams: Sequence[bytes]) -> list[Decoded]:
+        """Decode bitstreams of mixed sizes and qualities. Raises ``CorruptBitstream`` or ``CodecMismatch``."""
+        parsed = [self._parse(data) for data in bitstreams]
+        results: dict[int, Decoded] = {}
+        for group in self._groups([(p.height, p.width) for p in parsed]):
+            for i, decoded in zip(group, self._decode([parsed[i] for i in group]), strict=True):
+                results[i] = decoded
+        return [results[i] for i in range(len(bitstreams))]
+
+    def _parse(self, data: bytes) -> bitstream.Bitstream:
+        parsed = bitstream.unpack(data, max_pixels=self.max_pixels)
+        if parsed.codec != bytes.fromhex(self.digest)[: bitstream.CODEC_BYTES]:
+            raise CodecMismatch(f"written by codec {parsed.codec.hex()}..., this is {self.digest[:8]}...")
+        plan = _Plan.of(parsed.height, parsed.width)
+        if parsed.tile_log2 != plan.tile_log2 or code_quality(parsed.quality) > MAX_QUALITY:
+            raise CorruptBitstream("the bitstream has another tile size or quality than this codec writes")
+        return parsed
+
+    @torch.inference_mode()
+    def _decode(self, parsed: Sequence[bitstream.Bitstream]) -> list[Decoded]:
+        first = parsed[0]
+        plan = _Plan.of(first.height, first.width)
+        codes = np.array([p.quality for p in parsed], dtype=np.int64)
+        position = self._position(codes)
+        device, network = self.placement.device, self._network
+        z_planes = np.stack([self._decode_z(p, plan) for p in parsed])
+        symbols_z = _from_interleaved(torch.from_numpy(z_planes).to(device))
+        exact = self._exact(symbols_z, codes)
+        index = self._indexes(plan, exact, codes)
+        y_planes = np.stack([self._decode_y(p, plan, _interleaved(index[n])) for n, p in enumerate(parsed)])
+        symbols_y = _from_interleaved(torch.from_numpy(y_planes).to(device))
+
+        def dequantise(_mean: Tensor, mask: Tensor, window: Window) -> Tensor:
+            rows, columns = window.at(16)
+            return torch.where(mask, symbols_y[:, :, rows, columns], 0).float()
+
+        y = self._refine(plan, exact, position, dequantise)
+        pixels = np.empty((len(parsed), plan.height, plan.width, 3), dtype=np.uint8)
+        for window in plan.tiles():
+            outer = window.grown(HALO, plan.height, plan.width)
+            with self._half():
+                x = network.g_s(_cut(y, outer, 16), position).float()
+            x = _cut(x, window.inside(outer), 1)
+            part = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+            pixels[(slice(None), *window.at(1))] = part.cpu().numpy()
+        return [
+            Decoded(
+                pixels=np.ascontiguousarray(pixels[n, : p.height, : p.width]),
+                symbols=symbol_digest(*_in_coding_order(plan, z_planes[n], y_planes[n])),
+            )
+            for n, p in enumerate(parsed)
+        ]
+
+    def _decode_z(self, parsed: bitstream.Bitstream, plan: _Plan) -> NDArray[np.int16]:
+        channels = self._prior.z_indexes(parsed.quality)
+        plane = np.empty((plan.height // 64, plan.width // 64, len(channels)), dtype=np.int16)
+        for window, section in zip(plan.tiles(), parsed.sections, strict=True):
+            at = window.at(64)
+            index = np.ascontiguousarray(np.broadcast_to(channels, plane[at].shape))
+            plane[at] = _narrow(rans.decode(section.z, index, self._prior.tables))
+        return plane
+
+    def _decode_y(self, parsed: bitstream.Bitstream, plan: _Plan, index: NDArray[np.uint8]) -> NDArray[np.int16]:
+        plane = np.empty(index.shape, dtype=np.int16)
+        for window, section in zip(plan.tiles(), parsed.sections, strict=True):
+            at = window.at(16)
+            plane[at] = _narrow(rans.decode(section.y, np.ascontiguousarray(index[at]), self._prior.tables))
+        return plane
+
+    # --- shared by both directions ----------------------------------------------------------------
+
+    def _groups(self, sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+        """Indexes of pictures that run together: equal size, up to ``batch_pixels`` pixels."""
+        groups: dict[tuple[int, int], list[list[int]]] = {}
+        for i, (height, width) in enumerate(sizes):
+            size = (_round_up(height), _round_up(width))
+            most = max(1, self.placement.batch_pixels // (size[0] * size[1]))
+            batches = groups.setdefault(size, [[]])
+            if len(batches[-1]) == most:
+                batches.append([])
+            batches[-1].append(i)
+        return [batch for batches in groups.values() for batch in batches]
+
+    def _half(self) -> AbstractContextManager[object]:
+        half = self.placement.half
+        return torch.autocast(self.placement.device.type, half) if half is not None else nullcontext()
+
+    def _position(self, codes: NDArray[np.int64]) -> Tensor:
+        quality = torch.tensor([code_quality(int(c)) for c in codes], dtype=torch.float32)
+        return self._network.position(quality).to(self.placement.device)
+
+    def _exact(self, symbols_z: Tensor, codes: NDArray[np.int64]) -> Tensor:
+        """The dequantised hyper-latent as integers in float64, ``(N, h, w, hyper)``."""
+        return self._prior.dequantise(symbols_z.permute(0, 2, 3, 1), codes)
+
+    def _indexes(self, plan: _Plan, exact: Tensor, codes: NDArray[np.int64]) -> Tensor:
+        """Coder table indexes ``(N, latent, H/16, W/16)`` uint8."""
+
+        def scale(window: Window) -> Tensor:
+            rows, columns = window.at(64)
+            return self._scales.indexes(exact[:, rows, columns], codes).permute(0, 3, 1, 2)
+
+        return plan.assemble(scale, 16, HALO)
+
+    def _refine(
+        self, plan: _Plan, exact: Tensor, position: Tensor, residual: Callable[[Tensor, Tensor, Window], Tensor]
+    ) -> Tensor:
+        """The decoded latent, step by step. ``residual(mean, mask, window)`` gives the integers of a step.
+
+        Always in float32: means reach several hundred steps, and half precision would lose whole ones.
+        """
+        model = self._network.entropy
+        gain = model.gain(position)
+        down = (model.shrink(position) - gain).exp()
+        z = (exact / UNIT).to(torch.float32).permute(0, 3, 1, 2)
+        shape = (len(position), self._prior.latent, plan.height // 16, plan.width // 16)
+        y = torch.empty(shape, device=z.device).contiguous(memory_format=torch.channels_last)
+        cached: dict[Window, tuple[Tensor, Tensor]] = {}
+        windows = list(plan.tiles())
+        for step in range(STEPS):
+            for window in windows:
+                outer = window.grown(MEAN_HALO, plan.height, plan.width)
+                if outer in cached:
+                    first, side = cached[outer]
+                else:
+                    features = model.means.hyper_features(_cut(z, outer, 64))
+                    first, side = model.means.first(features), model.means.features(features)
+                    if len(windows) == 1:
+                        cached[outer] = first, side
+                masks = step_masks(shape[1], first.shape[2], first.shape[3], z.device)
+                mean = first
+                if step > 0:
+                    done = torch.stack(masks[:step]).any(dim=0)
+                    known = torch.where(done, _cut(y, outer, 16), first)
+                    mean = first + model.means.refine(known, side, step, position)
+                inner = window.inside(outer)
+                mean, mask = _cut(mean, inner, 16), _cut(masks[step], inner, 16)
+                rows, columns = window.at(16)
+                target = y[:, :, rows, columns]
+                target.copy_(torch.where(mask, mean + residual(mean, mask, window) * down, target))
+        return y
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Padded size and tiling of a picture."""
+
+    height: int
+    width: int
+    tile_log2: int
+
+    @classmethod
+    def of(cls, height: int, width: int) -> _Plan:
+        padded = _round_up(height), _round_up(width)
+        tiled = padded[0] * padded[1] > UNTILED_PIXELS
+        return cls(*padded, TILE_LOG2 if tiled else 0)
+
+    def tiles(self) -> list[Window]:
+        return list(tiles(self.height, self.width, 1 << self.tile_log2 if self.tile_log2 else 0))
+
+    def assemble(self, function: Callable[[Window], Tensor], factor: int, halo: int) -> Tensor:
+        """A plane at 1/``factor`` from ``function`` of each tile with its halo."""
+        plane: Tensor | None = None
+        for window in self.tiles():
+            outer = window.grown(halo, self.height, self.width)
+            part = _cut(function(outer), window.inside(outer), factor)
+            if outer == Window(0, self.height, 0, self.width):
+                return part
+            if plane is None:
+                shape = (*part.shape[:2], self.height // factor, self.width // factor)
+                plane = torch.empty(shape, dtype=part.dtype, device=part.device)
+                plane = plane.contiguous(memory_format=torch.channels_last)
+            rows, columns = window.at(factor)
+            plane[:, :, rows, columns] = part
+        assert plane is not None  # a picture has at least one tile
+        return plane
+
+
+def _round_up(side: int) -> int:
+    return -(-side // GRID) * GRID
+
+
+def _pad(image: Pixels, height: int, width: int) -> Pixels:
+    if image.shape[:2] == (height, width):
+        return image
+    return np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), mode="edge")
+
+
+def _to_planes(pixels: Tensor) -> Tensor:
+    """``(N, H, W, 3)`` to ``(N, 3, H, W)`` in channels-last memory."""
+    return pixels.permute(0, 3, 1, 2)
+
+
+def _cut(plane: Tensor, window: Window, factor: int) -> Tensor:
+    rows, columns = window.at(factor)
+    return plane[:, :, rows, columns]
+
+
+def _interleaved(plane: Tensor) -> NDArray[Any]:
+    """``(C, h, w)`` on any device to a contiguous ``(h, w, C)`` array."""
+    return np.ascontiguousarray(plane.permute(1, 2, 0).cpu().numpy())
+
+
+def _from_interleaved(planes: Tensor) -> Tensor:
+    return planes.permute(0, 3, 1, 2)
+
+
+def _narrow(symbols: NDArray[np.int32]) -> NDArray[np.int16]:
+    if symbols.size and max(-int(symbols.min()), int(symbols.max())) > SYMBOL_LIMIT:
+        raise CorruptBitstream("a symbol is larger than any encoder writes")
+    return symbols.astype(np.int16)
+
+
+def _in_coding_order(plan: _Plan, z: NDArray[np.int16], y: NDArray[np.int16]) -> list[NDArray[np.int16]]:
+    return [part for w in plan.tiles() for part in (z[w.at(64)], y[w.at(16)])]
