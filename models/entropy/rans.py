@@ -40,9 +40,7 @@ _MAX_ESCAPE_WORDS: Final = 3  # 11 groups of 4 bits hold every distance between 
 _BLOCK: Final = 32  # indexes looked at together
 
 _U = np.uint64
-_0, _1, _2, _3, _4, _5, _7, _8, _15, _16, _31, _32, _36 = (
-    _U(n) for n in (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 32, 36)
-)
+_0, _1, _2, _3, _4, _5, _7, _8, _15, _16, _31, _32, _36 = (_U(n) for n in (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 32, 36))
 _LOW_16, _STATE_0 = _U(0xFFFF), _U(1 << 20)
 _RENORM_AT = _U(STATE_BITS - 16)
 _NIBBLE_RENORM_AT = _U(1 << STATE_BITS - 4)
@@ -64,9 +62,7 @@ def encode(symbols: NDArray[np.int32], indexes: NDArray[np.uint8], tables: Coder
     that is all of them: the result is empty. Raises ``InvalidCodec`` if an index has no table.
     """
     if symbols.dtype != np.int32 or symbols.shape != indexes.shape:
-        raise ValueError(
-            f"symbols must be int32{list(indexes.shape)}, not {symbols.dtype}{list(symbols.shape)}"
-        )
+        raise ValueError(f"symbols must be int32{list(indexes.shape)}, not {symbols.dtype}{list(symbols.shape)}")
     positions = _positions(indexes, tables)
     lookup = tables.lookup
     states = np.full(_states(positions.size), _STATE_0)
@@ -85,9 +81,7 @@ def encode(symbols: NDArray[np.int32], indexes: NDArray[np.uint8], tables: Coder
     return _pack_states(states) + words[begin:].astype("<u2", copy=False).tobytes()
 
 
-def decode(
-    data: bytes | bytearray | memoryview, indexes: NDArray[np.uint8], tables: CoderTables
-) -> NDArray[np.int32]:
+def decode(data: bytes | bytearray | memoryview, indexes: NDArray[np.uint8], tables: CoderTables) -> NDArray[np.int32]:
     """Decode one stream: int32 of the shape of ``indexes``, zero where nothing was coded.
 
     Raises ``CorruptBitstream`` if ``data`` is no stream of that many symbols, as far as can be told (a
@@ -150,9 +144,7 @@ def _unpack(data: bytes, count: int) -> tuple[NDArray[np.uint64], NDArray[np.uin
     """The states and the words (padded) of a stream."""
     head = _state_bytes(count)
     if len(data) < head or (len(data) - head) % 2:
-        raise CorruptBitstream(
-            f"entropy-coded section: {len(data)} bytes cannot hold {count} states and whole words"
-        )
+        raise CorruptBitstream(f"entropy-coded section: {len(data)} bytes cannot hold {count} states and whole words")
     packed = int.from_bytes(data[:head], "little")
     if packed >> (STATE_BITS * count):
         raise CorruptBitstream("entropy-coded section: the bits behind the states are not zero")

@@ -36,7 +36,7 @@ ESCAPE_GROUP_BITS: Final = 3
 """Bits of an escaped value's distance that go into one group; a group's fourth bit says that another
 follows."""
 
-_MIN_BUCKETS, _MAX_BUCKETS = 64, 4096
+_MIN_BUCKETS, _MAX_BUCKETS = 256, 4096
 _BUCKETS_PER_SYMBOL = 4
 
 
@@ -113,9 +113,7 @@ class CoderTables:
         expected."""
         expected = {"frequencies": np.uint16, "sizes": np.int32, "minimums": np.int32, "skip_index": np.int32}
         if set(arrays) != set(expected):
-            raise InvalidCodec(
-                f"coder tables: expected the arrays {sorted(expected)}, found {sorted(arrays)}"
-            )
+            raise InvalidCodec(f"coder tables: expected the arrays {sorted(expected)}, found {sorted(arrays)}")
         for name, dtype in expected.items():
             array = arrays[name]
             if array.dtype != dtype or array.ndim != 1 or array.size > MAX_ENTRIES:
@@ -143,9 +141,7 @@ def _validate(tables: CoderTables) -> None:
         if array.dtype != dtype or array.ndim != 1:
             raise InvalidCodec(f"coder tables: {name} must be one-dimensional {np.dtype(dtype)}")
     if not 1 <= sizes.size <= MAX_TABLES or minimums.shape != sizes.shape:
-        raise InvalidCodec(
-            f"coder tables: {sizes.size} sizes and {minimums.size} minimums, expected 1 to {MAX_TABLES}"
-        )
+        raise InvalidCodec(f"coder tables: {sizes.size} sizes and {minimums.size} minimums, expected 1 to {MAX_TABLES}")
     if not 2 <= frequencies.size <= MAX_ENTRIES:
         raise InvalidCodec(f"coder tables: {frequencies.size} frequencies, expected 2 to {MAX_ENTRIES}")
     if sizes.min() < 2 or int(sizes.sum(dtype=np.int64)) != frequencies.size:
@@ -244,16 +240,8 @@ def quantise_pmf(pmf: NDArray[np.float64]) -> NDArray[np.int64]:
 
     Rounds, then moves single counts where the expected code length suffers least or gains most.
     """
-    if (
-        pmf.ndim != 1
-        or not 2 <= pmf.size <= TOTAL
-        or not np.all(np.isfinite(pmf))
-        or pmf.min() < 0
-        or pmf.sum() <= 0
-    ):
-        raise ValueError(
-            "a probability mass function must be a list of at least two finite numbers, none below zero"
-        )
+    if pmf.ndim != 1 or not 2 <= pmf.size <= TOTAL or not np.all(np.isfinite(pmf)) or pmf.min() < 0 or pmf.sum() <= 0:
+        raise ValueError("a probability mass function must be a list of at least two finite numbers, none below zero")
     ideal = pmf / pmf.sum()
     frequencies: NDArray[np.int64] = np.maximum(np.rint(ideal * TOTAL).astype(np.int64), 1)
     while (excess := int(frequencies.sum()) - TOTAL) != 0:
@@ -270,9 +258,7 @@ def quantise_pmf(pmf: NDArray[np.float64]) -> NDArray[np.int64]:
 def _gaussian_pmf(scale: float) -> NDArray[np.float64]:
     """Probabilities of -half..half for the best ``half``: float64[2 * half + 1]."""
     widest = math.ceil(5.5 * scale) + 2
-    edges = [
-        0.5 * math.erfc((k - 0.5) / (scale * math.sqrt(2.0))) for k in range(widest + 2)
-    ]  # P(X > k - 1/2)
+    edges = [0.5 * math.erfc((k - 0.5) / (scale * math.sqrt(2.0))) for k in range(widest + 2)]  # P(X > k - 1/2)
     tails = np.array(edges)
     one_sided = tails[:-1] - tails[1:]  # P(X = k) for k = 0..widest
     best: tuple[float, NDArray[np.float64]] | None = None
