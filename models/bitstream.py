@@ -84,9 +84,7 @@ def pack(bitstream: Bitstream) -> bytes:
         or not (bitstream.tile_log2 == 0 or MIN_TILE_LOG2 <= bitstream.tile_log2 <= MAX_TILE_LOG2)
         or len(bitstream.sections) != rows * columns
     ):
-        raise ValueError(
-            "a field of the bitstream is out of range, or there is not one section for each tile"
-        )
+        raise ValueError("a field of the bitstream is out of range, or there is not one section for each tile")
     parts = [MAGIC, bytes([VERSION]), bitstream.codec]
     parts += map(_varint, (bitstream.width, bitstream.height, bitstream.quality, bitstream.tile_log2))
     for section in bitstream.sections:
@@ -113,9 +111,7 @@ def unpack(data: bytes | bytearray | memoryview, *, max_pixels: int = MAX_PIXELS
     if body[: len(MAGIC)] != MAGIC:
         raise CorruptBitstream("not a bitstream of lichen: wrong magic")
     if (version := body[len(MAGIC)]) != VERSION:
-        raise CorruptBitstream(
-            f"bitstream version {version}, only {VERSION} is known; a newer lichen may read it"
-        )
+        raise CorruptBitstream(f"bitstream version {version}, only {VERSION} is known; a newer lichen may read it")
     codec = body[len(MAGIC) + 1 : _FIXED_BYTES]
 
     at = _FIXED_BYTES
@@ -141,17 +137,13 @@ def unpack(data: bytes | bytearray | memoryview, *, max_pixels: int = MAX_PIXELS
         length, at = _read_varint(body, at)
         lengths.append(length)
     if sum(lengths) != len(body) - at:
-        raise CorruptBitstream(
-            f"the sections have {sum(lengths)} bytes by their lengths, and {len(body) - at} in fact"
-        )
+        raise CorruptBitstream(f"the sections have {sum(lengths)} bytes by their lengths, and {len(body) - at} in fact")
     streams = []
     for length in lengths:
         streams.append(body[at : at + length])
         at += length
     sections = tuple(Section(z=z, y=y) for z, y in zip(streams[::2], streams[1::2], strict=True))
-    return Bitstream(
-        codec=codec, width=width, height=height, quality=quality, tile_log2=tile_log2, sections=sections
-    )
+    return Bitstream(codec=codec, width=width, height=height, quality=quality, tile_log2=tile_log2, sections=sections)
 
 
 def _padded(side: int) -> int:

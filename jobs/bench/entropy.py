@@ -77,13 +77,9 @@ def run(*, pictures: int = 5, repeats: int = 7, skip_index: int = 8, seed: int =
     indexes, symbols = codec_like_symbols(pictures, seed)
     coded = indexes >= skip_index
     cases = (
-        _measure(
-            "a codec's latents", np.where(coded, symbols, 0).astype(np.int32), indexes, skipping, repeats
-        ),
+        _measure("a codec's latents", np.where(coded, symbols, 0).astype(np.int32), indexes, skipping, repeats),
         _measure("the same, nothing skipped", symbols, indexes, complete, repeats),
-        _measure(
-            "only what is coded", *_tiled(symbols[coded], indexes[coded], symbols.size), complete, repeats
-        ),
+        _measure("only what is coded", *_tiled(symbols[coded], indexes[coded], symbols.size), complete, repeats),
     )
     return EntropyBench(repeats=repeats, cases=cases)
 
@@ -168,8 +164,7 @@ def _lists(tables: CoderTables) -> tuple[list[list[int]], list[int], list[int]]:
     """The same tables as CompressAI's coder wants them: cumulative frequencies, their lengths, offsets."""
     ends = tables.starts + tables.frequencies
     cumulative = [
-        [0, *ends[first : first + size].tolist()]
-        for first, size in zip(tables.firsts, tables.sizes, strict=True)
+        [0, *ends[first : first + size].tolist()] for first, size in zip(tables.firsts, tables.sizes, strict=True)
     ]
     return cumulative, (tables.sizes + 1).tolist(), tables.minimums.tolist()
 

@@ -18,9 +18,7 @@ from lichen.models.bitstream import (
 )
 from lichen.models.errors import CorruptBitstream
 
-SMALL = Bitstream(
-    codec=b"\x01\x02\x03\x04", width=768, height=512, quality=50, sections=(Section(z=b"zz", y=b"yyyy"),)
-)
+SMALL = Bitstream(codec=b"\x01\x02\x03\x04", width=768, height=512, quality=50, sections=(Section(z=b"zz", y=b"yyyy"),))
 TILED = Bitstream(
     codec=b"\xff\0\xff\0",
     width=2049,
@@ -110,10 +108,7 @@ def test_tile_grid() -> None:
     ],
 )
 def test_what_cannot_be_packed(change: dict[str, object]) -> None:
-    fields = {
-        name: getattr(SMALL, name)
-        for name in ("codec", "width", "height", "quality", "tile_log2", "sections")
-    }
+    fields = {name: getattr(SMALL, name) for name in ("codec", "width", "height", "quality", "tile_log2", "sections")}
     with pytest.raises(ValueError, match="out of range"):
         pack(Bitstream(**(fields | change)))
 

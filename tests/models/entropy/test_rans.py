@@ -127,9 +127,7 @@ def test_escapes_at_the_ends_of_every_table_and_of_int32() -> None:
         edges = [low + d for d in range(-70, 2)] + [high + d for d in range(-1, 71)]
         symbols = np.array(near + edges, dtype=np.int32)
         indexes = np.full(symbols.size, table, dtype=np.uint8)
-        assert np.array_equal(
-            rans.decode(rans.encode(symbols, indexes, GAUSSIAN), indexes, GAUSSIAN), symbols
-        )
+        assert np.array_equal(rans.decode(rans.encode(symbols, indexes, GAUSSIAN), indexes, GAUSSIAN), symbols)
 
 
 def test_every_symbol_escaped_needs_no_more_room_than_there_is() -> None:
