@@ -1,6 +1,6 @@
 """``lichen bench``: measurements of speed on this machine.
 
-Each benchmark is a module of ``lichen.jobs.bench`` whose ``run()`` returns a dataclass or mapping of results.
+Each benchmark is a module of ``lichen.jobs.bench`` whose ``run()`` returns a dataclass of results.
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ def entropy(
     from lichen.jobs import console
     from lichen.jobs.bench.entropy import run
 
-    result = console.jsonable(run())
+    result = run()
     if as_json:
         console.write_json(result)
         return
-    rows = console.table("Entropy coder", ("measure", "value"))
-    for name, value in console.flatten(result):
-        rows.add_row(name, f"{value:,.3f}" if isinstance(value, float) else str(value))
+    cases = [dict(console.flatten(console.jsonable(case))) for case in result.cases]
+    rows = console.table(f"Entropy coder, best of {result.repeats}", ("", *(case.pop("name") for case in cases)))
+    for measure in cases[0]:
+        rows.add_row(measure, *(_number(case[measure]) for case in cases))
     console.stdout().print(rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

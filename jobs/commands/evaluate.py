@@ -19,9 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    images: Annotated[
-        Path, typer.Argument(help="A folder of pictures (the Kodak set, say), or one picture.")
-    ],
+    images: Annotated[Path, typer.Argument(help="A folder of pictures (the Kodak set, say), or one picture.")],
     codec: Annotated[str, typer.Option(help="The codec to evaluate (`lichen models`).")] = "s2c-conv",
     quality: Annotated[
         str | None,
@@ -40,9 +38,7 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(help="Draw the curves into this PNG.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the result as JSON into this file.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="Of the transforms: auto, float32, bfloat16, float16.")
-    ] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the transforms: auto, float32, bfloat16, float16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure rate, quality and speed of a codec on real bytes, and its BD-rates against others."""
