@@ -125,7 +125,7 @@ def _le32(data: bytes, offset: int) -> int:
 
 def _trailer(name: str, rest: bytes) -> list[Block]:
     """What follows the end of a picture: padding is dropped, a little is kept, much is another thing."""
-    rest = rest.strip(b"\0\xff\r\n\t ")
+    rest = rest.strip(b"\0\r\n\t ")
     if not rest:
         return []
     if len(rest) > MAX_TRAILER or b"\xff\xd8\xff" in rest or b"ftyp" in rest:
@@ -180,9 +180,7 @@ def _jpeg_block(marker: int, body: bytes) -> list[Block]:
             return []
         if body.startswith(b"JFIF\0") and len(body) >= 12:
             unit, x, y = struct.unpack(">BHH", body[7:12])
-            trivial = x == y and (
-                unit == 0 or (unit == 1 and x == 72)
-            )  # what writers put when they do not know
+            trivial = x == y and (unit == 0 or (unit == 1 and x == 72))  # what writers put when they do not know
             return [] if trivial else [(name, body[:12] + b"\0\0")]
     if marker == 0xE1:
         if body.startswith(b"Exif\0\0"):

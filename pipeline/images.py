@@ -78,6 +78,8 @@ _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 
+_TGA_EXTENSIONS = ("tga", "icb", "vda", "vst")
+
 _PILLOW_ERRORS = (
     OSError,
     ValueError,
@@ -171,12 +173,14 @@ def save_picture(
 ) -> None:
     """Write a Pillow image to a path or binary file, with the EXIF, ICC and XMP of its ``info``.
 
-    ``blocks`` of the same format (PNG chunks, JPEG segments) are put back too. JPEG has no alpha: such a
+    ``blocks`` of the same format (PNG chunks, JPEG segments) are put back as far as Pillow writes them. JPEG has no alpha: such a
     picture raises ``UsageError`` instead of losing it silently.
     """
     for key in ("exif", "icc_profile", "xmp"):
         if image.info.get(key):
             settings.setdefault(key, image.info[key])
+    if density := _density(file_format, dict(blocks)):
+        settings.setdefault("dpi", density)
     if file_format == "PNG":
         settings["pnginfo"] = _png_info(blocks, settings.pop("xmp", None))
     elif file_format == "JPEG":
@@ -197,15 +201,15 @@ def grey_plane(pixels: Pixels) -> NDArray[np.uint8]:
 
 def _classify(data: bytes, name: str) -> str:
     file_format = formats.sniff(data)
+    claim = formats.extension(name)
+    if claim in _TGA_EXTENSIONS and file_format in (None, "ICO", "CUR"):
+        return "TGA"  # the one format without a signature; some of its headers look like icons
     if file_format in ("TIFF", "RAW") and formats.is_raw_name(name):
         raise UnsupportedPicture("a camera's raw file")
     if file_format is None:
-        claim = formats.extension(name)
         if claim not in formats.EXTENSIONS:
             raise NotAPicture("neither content nor name says that this is a picture")
-        if claim not in ("tga", "icb", "vda", "vst"):  # the one format without a signature
-            raise UndecodablePicture(f"named .{claim}, but its content is of no picture format")
-        file_format = "TGA"
+        raise UndecodablePicture(f"named .{claim}, but its content is of no picture format")
     if file_format not in _OPENERS:
         raise UnsupportedPicture(f"{file_format} files are kept as they are")
     return file_format
@@ -350,6 +354,17 @@ def _tiff_blocks(image: TiffImagePlugin.TiffImageFile) -> list[Block]:
 
 
 # --- writing -------------------------------------------------------------------------------------
+
+
+def _density(file_format: str, blocks: dict[str, bytes]) -> tuple[float, float] | None:
+    """Dots per inch from the block that Pillow writes only by itself."""
+    if file_format == "PNG" and len(content := blocks.get("png:pHYs", b"")) == 9:
+        x, y, unit = struct.unpack(">IIB", content)
+        return (x * 0.0254, y * 0.0254) if unit == 1 else None
+    if file_format == "JPEG" and len(content := blocks.get("jpeg:APP0", b"")) >= 12:
+        unit, x, y = struct.unpack(">BHH", content[7:12])
+        return (x, y) if unit == 1 else None
+    return None
 
 
 def _png_info(blocks: tuple[Block, ...], xmp: bytes | None) -> PngImagePlugin.PngInfo:
