@@ -1,4 +1,4 @@
-"""Parts of decoding that need no archive: batches that fit in memory, stored originals, sizes that must agree."""
+"""Parts of decoding without an archive: batches that fit in memory, stored originals, sizes that agree."""
 
 from __future__ import annotations
 

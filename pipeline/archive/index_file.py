@@ -25,7 +25,7 @@ def parquet_errors(where: str) -> Iterator[None]:
     """What pyarrow raises for malformed files, as ``CorruptArchive``."""
     try:
         yield
-    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, IndexError, OverflowError) as error:
         raise CorruptArchive(f"{where}: {error}") from error
 
 
@@ -66,7 +66,8 @@ class IndexFile:
             self._metadata = self._parquet.metadata
         if self._metadata.num_rows != rows:
             raise CorruptArchive(f"{path} has {self._metadata.num_rows} rows instead of {rows}")
-        self._bounds = self._key_bounds()
+        with parquet_errors(path):
+            self._bounds = self._key_bounds()
         self._maxima = [high for _, high in self._bounds if high is not None]
 
     def _check_footer(self, size: int) -> None:
@@ -84,11 +85,10 @@ class IndexFile:
                 raise CorruptArchive(f"{self.path}: row group {number} is absurdly large")
             column = group.column(0)
             statistics = column.statistics if column.path_in_schema == "key" else None
-            with parquet_errors(self.path):
-                if statistics is None or not statistics.has_min_max:
-                    bounds.append((None, None))
-                else:
-                    bounds.append((statistics.min, statistics.max))
+            if statistics is None or not statistics.has_min_max:
+                bounds.append((None, None))
+            else:
+                bounds.append((str(statistics.min), str(statistics.max)))
         return bounds
 
     @property

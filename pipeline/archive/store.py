@@ -90,7 +90,8 @@ class Store:
 
     def _list(self, folder: str) -> Iterator[tuple[str, int, float]]:
         for name, entry in self.filesystem.find(folder, detail=True).items():
-            stamp = entry.get("LastModified") or entry.get("last_modified") or entry.get("mtime") or 0.0
+            names = ("LastModified", "last_modified", "mtime", "updated", "created")
+            stamp = next((entry[name] for name in names if entry.get(name)), 0.0)
             seconds = stamp.timestamp() if isinstance(stamp, datetime) else float(stamp)
             yield name, int(entry["size"]), seconds
 
@@ -308,10 +309,6 @@ class MemoryStore(Store):
                 return False
             self.filesystem.pipe_file(path, data)
             return True
-
-    def _list(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        for name, entry in self.filesystem.find(folder, detail=True).items():
-            yield name, entry["size"], entry["created"].timestamp()
 
 
 class StoreFile(io.RawIOBase):

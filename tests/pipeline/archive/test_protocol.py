@@ -1,0 +1,491 @@
+"""Jobs, plans, shards, commits, splits: whatever races or dies, one result is visible."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from lichen.models.errors import (
+    CommitConflict,
+    CorruptArchive,
+    DuplicateKey,
+    LeaseLost,
+    StoreError,
+    UnsupportedArchive,
+    VerificationFailed,
+)
+from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.commit import (
+    ShardCommit,
+    ShardSplit,
+    children_of,
+    commit_shard,
+    counting_commits,
+    job_state,
+    list_commits,
+    read_commit,
+    split_shard,
+)
+from lichen.pipeline.archive.job import (
+    create_job,
+    finish_job,
+    list_jobs,
+    read_done,
+    read_job,
+    read_progress,
+    unfinished_jobs,
+    write_progress,
+)
+from lichen.pipeline.archive.plan import (
+    Grouping,
+    PlannedShard,
+    group_sources,
+    read_plan,
+    read_summary,
+    write_plan,
+)
+from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
+from lichen.pipeline.archive.shard import ShardWriter, crc32c
+from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.store import Store, open_store
+from lichen.pipeline.sources import Source
+
+SMALL = Grouping(target_bytes=100, max_sources=4)
+
+
+def sources(count: int, size: int | None = 30) -> list[Source]:
+    return [
+        Source(key=f"k{n:04d}", uri=f"file:///x/{n}", size=size, mtime=1.5 + n, etag=None, offset=None)
+        for n in range(count)
+    ]
+
+
+# --- jobs -------------------------------------------------------------------------------------------
+
+
+def test_job_records(store: Store) -> None:
+    config = {"source": "s3://x", "quality": 50, "nested": {"a": [1, None]}}
+    one = create_job(store, config, ["cd" * 32])
+    two = create_job(store, {}, [], after="29990101T000000-ffffff")
+    assert read_job(store, one.job) == one
+    assert one.config == config
+    assert two.job > "29990101T000000-ffffff"
+    assert list_jobs(store) == [one.job, two.job]
+    assert [job.job for job in unfinished_jobs(store)] == [one.job, two.job]
+    assert finish_job(store, one.job, 3).snapshot == 3
+    assert finish_job(store, one.job, None, "abandoned").state == "finished"
+    assert [job.job for job in unfinished_jobs(store)] == [two.job]
+    assert read_progress(store, two.job) is None
+    write_progress(store, two.job, {"done": 1})
+    write_progress(store, two.job, {"done": 2})
+    assert (read_progress(store, two.job) or {})["done"] == 2
+
+
+# --- plans ------------------------------------------------------------------------------------------
+
+
+def test_grouping_by_bytes_and_by_count() -> None:
+    job = layout.new_job_id()
+    shards = list(group_sources(sources(10), job, Grouping(target_bytes=90, max_sources=100)))
+    assert [len(shard.sources) for shard in shards] == [3, 3, 3, 1]
+    assert [shard.shard for shard in shards] == [f"{job}.{n:05d}" for n in range(4)]
+    assert [len(s.sources) for s in group_sources(sources(9), job, Grouping(max_sources=4))] == [4, 4, 1]
+    unknown = Grouping(target_bytes=100, unknown_size=60)
+    assert [len(s.sources) for s in group_sources(sources(3, None), job, unknown)] == [2, 1]
+    huge = [*sources(1, 10**9), Source(key="z", uri="u", size=1, mtime=None, etag=None, offset=5)]
+    assert [len(s.sources) for s in group_sources(huge, job, SMALL)] == [1, 1]
+    assert list(group_sources([], job)) == []
+
+
+def test_every_shard_is_in_the_archive_before_it_is_handed_out(store: Store, new_job: Callable[..., str]) -> None:
+    job = new_job(store)
+    handed_out = []
+    for shard in write_plan(store, job, iter(sources(40)), SMALL):
+        handed_out.append(shard)
+        assert shard in list(read_plan(store, job))
+        if len(handed_out) == 1:
+            assert len(list(read_plan(store, job))) == 1  # work begins after one shard is listed
+    assert handed_out == list(read_plan(store, job)) == list(group_sources(sources(40), job, SMALL))
+    summary = read_summary(store, job)
+    assert summary is not None
+    assert (summary.shards, summary.sources, summary.bytes) == (10, 40, 1200)
+
+
+def test_a_plan_goes_on_where_its_driver_died(store: Store, new_job: Callable[..., str]) -> None:
+    job = new_job(store)
+
+    class Died(Exception):
+        pass
+
+    def dying() -> Iterator[Source]:
+        yield from sources(17)
+        raise Died
+
+    with pytest.raises(Died):
+        list(write_plan(store, job, dying(), SMALL))
+    frozen = list(read_plan(store, job))
+    assert 0 < len(frozen) < 10 and read_summary(store, job) is None
+    # The folder has changed meanwhile: one file more in front, another order.
+    again = [Source(key="new", uri="u", size=1, mtime=None, etag=None, offset=None), *reversed(sources(40))]
+    shards = list(write_plan(store, job, again, SMALL))
+    assert shards[: len(frozen)] == frozen
+    keys = [source.key for shard in shards for source in shard.sources]
+    assert sorted(keys) == sorted(source.key for source in again)
+
+    def never() -> Iterator[Source]:
+        raise AssertionError("a complete plan is not listed again")
+        yield
+
+    assert list(write_plan(store, job, never(), SMALL)) == shards
+
+
+def test_two_drivers_cannot_write_one_plan(memory: Store, new_job: Callable[..., str]) -> None:
+    job = new_job(memory)
+    rival: list[PlannedShard] = []
+
+    def interrupted() -> Iterator[Source]:
+        yield from sources(20)
+        rival.extend(write_plan(memory, job, sources(40), SMALL))
+        yield from sources(40)[20:]
+
+    with pytest.raises(LeaseLost):
+        list(write_plan(memory, job, interrupted(), SMALL))
+    assert list(read_plan(memory, job)) == rival
+    assert sum(len(shard.sources) for shard in rival) == 40
+
+
+def test_an_empty_plan(memory: Store, new_job: Callable[..., str]) -> None:
+    job = new_job(memory)
+    assert list(write_plan(memory, job, [])) == []
+    summary = read_summary(memory, job)
+    assert summary is not None and summary.shards == 0
+
+
+# --- shards -----------------------------------------------------------------------------------------
+
+
+def test_a_shard_writes_what_it_was_given(store: Store, new_job: Callable[..., str], row: Any) -> None:
+    job = new_job(store)
+    with ShardWriter(store, layout.shard_id(job, 0)) as writer:
+        one = writer.append(b"payload", b"side")
+        two = writer.append(b"")
+        assert (one.offset, one.length, one.side_offset, one.side_length) == (0, 7, 7, 4)
+        assert (two.offset, two.length, two.side_offset) == (11, 0, None)
+        assert (one.crc32c, two.crc32c) == (crc32c(b"payload"), 0)
+        assert writer.read(7, 4) == b"side"
+        writer.add(row(one, "b", b"original", width=3, height=2, mode="RGB"))
+        writer.add(row(two, "a", b""))
+        writer.quarantine("q", "file:///q", PermissionError("no"), size=5)
+        writer.skip("s", "file:///s.txt", "not a picture")
+        for add in (
+            lambda: writer.add(row(one, "a", b"")),
+            lambda: writer.skip("q", "u", "twice"),
+            lambda: writer.quarantine("b", "u", OSError()),
+        ):
+            with pytest.raises(DuplicateKey):
+                add()
+        commit = writer.publish(summary={"seconds": 1.5})
+    assert commit.sources == 4
+    assert commit.totals == {
+        "pictures": 2,
+        "compressed": 0,
+        "stored": 2,
+        "source_bytes": 8,
+        "payload_bytes": 11,
+        "side_bytes": 4,
+        "pixels": 6,
+    }
+    assert store.read(f"shards/{commit.payload.file}") == b"payloadside"
+    assert commit.payload.sha256 == hashlib.sha256(b"payloadside").hexdigest()
+    assert commit.quarantine is not None and commit.skipped is not None
+    table = read_table(store, f"jobs/{job}/quarantine/{commit.quarantine.file}", Quarantined)
+    assert table.to_pylist()[0]["error"] == "PermissionError"
+    table = read_table(store, f"jobs/{job}/skipped/{commit.skipped.file}", Skipped)
+    assert table.to_pylist()[0]["reason"] == "not a picture"
+    commit_shard(store, commit)
+    assert read_commit(store, commit.shard) == commit
+
+
+def test_the_spool_is_removed_and_memory_holds_no_payloads(memory: Store, tmp_path: Path) -> None:
+    import tracemalloc
+
+    chunk = os.urandom(1 << 20)
+    with ShardWriter(memory, "20260101T000000-aaaaaa.00000", spool=tmp_path) as writer:
+        tracemalloc.start()
+        for _ in range(64):
+            writer.append(chunk)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert next(path.stat().st_size for path in tmp_path.iterdir()) >= 63 << 20
+    assert peak < 2 << 20
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_may_append(memory: Store, new_job: Callable[..., str], row: Any) -> None:
+    job = new_job(memory)
+    originals = {f"k{n}": os.urandom(n * 10) for n in range(200)}
+    with ShardWriter(memory, layout.shard_id(job, 0)) as writer:
+
+        def add(key: str) -> None:
+            writer.add(row(writer.append(originals[key]), key, originals[key]))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(add, originals))
+        commit = writer.publish()
+    data = memory.read(f"shards/{commit.payload.file}")
+    assert len(data) == sum(map(len, originals.values()))
+    commit_shard(memory, commit)
+    snapshot = write_snapshot(memory, job)
+    [file] = snapshot.open_index(memory)
+    for found in file.read_all().to_pylist():
+        assert data[found["offset"] : found["offset"] + found["length"]] == originals[found["key"]]
+
+
+def test_a_store_that_loses_bytes_is_caught(tmp_path: Path, row: Any) -> None:
+    """A real file system whose writes are cut: the device at fault, not the code."""
+    store = open_store(str(tmp_path / "archive"))
+    with ShardWriter(store, "20260101T000000-aaaaaa.00000") as writer:
+        writer.add(row(writer.append(b"x" * 1000), "k", b"x" * 1000))
+        writer._spool.flush()
+        # Between spool and store one byte changes.
+        with writer._path.open("r+b") as spool:
+            spool.seek(500)
+            spool.write(b"y")
+        with pytest.raises(VerificationFailed):
+            writer.publish()
+        assert not store.exists(f"shards/{writer.file}")
+
+
+def test_rows_must_fit_the_payload(memory: Store, row: Any) -> None:
+    from dataclasses import replace
+
+    with ShardWriter(memory, "20260101T000000-aaaaaa.00000") as writer:
+        location = writer.append(b"12345")
+        writer.add(row(replace(location, length=6), "k", b""))
+        with pytest.raises(CorruptArchive):
+            writer.publish()
+        with pytest.raises(ValueError, match="located"):
+            writer.add(row(replace(location, shard="20260101T000000-aaaaaa.00001-0123456789ab.bin"), "l", b""))
+
+
+# --- commits ----------------------------------------------------------------------------------------
+
+
+def test_one_of_many_attempts_counts(store: Store, new_job: Callable[..., str], publish: Any) -> None:
+    job = new_job(store)
+    shard = layout.shard_id(job, 0)
+    attempts = [publish(store, shard, {"k": b"%d" % n}) for n in range(6)]
+    barrier = threading.Barrier(len(attempts))
+
+    def run(commit: ShardCommit) -> bool:
+        barrier.wait()
+        try:
+            commit_shard(store, commit)
+        except CommitConflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(attempts)) as pool:
+        won = list(pool.map(run, attempts))
+    assert won.count(True) == 1
+    winner = attempts[won.index(True)]
+    commit_shard(store, winner)  # once more is harmless
+    assert read_commit(store, shard) == winner
+    assert [commit.attempt for commit in counting_commits(list_commits(store, job), job)] == [winner.attempt]
+
+
+def planned_shard(job: str, count: int, number: int = 0) -> PlannedShard:
+    return PlannedShard(shard=layout.shard_id(job, number), sources=tuple(sources(count)))
+
+
+def test_a_late_parent_cannot_commit_beside_its_children(
+    store: Store, new_job: Callable[..., str], publish: Any
+) -> None:
+    job = new_job(store)
+    parent = planned_shard(job, 5)
+    originals = {source.key: source.key.encode() for source in parent.sources}
+    late = publish(store, parent.shard, originals)
+    split = split_shard(store, parent, "its worker was killed twice")
+    assert isinstance(split, ShardSplit)
+    with pytest.raises(CommitConflict):
+        commit_shard(store, late)
+    children = children_of(parent, split)
+    assert [source for child in children for source in child.sources] == list(parent.sources)
+    first, second = children
+    # The second child is split again; one grandchild is still open.
+    again = split_shard(store, second, "and again")
+    assert isinstance(again, ShardSplit)
+    grandchildren = children_of(second, again)
+    for shard in (first, grandchildren[1]):
+        commit_shard(store, publish(store, shard.shard, {s.key: b"child" for s in shard.sources}))
+    state = job_state([parent], list_commits(store, job))
+    assert [shard.shard for shard in state.open] == [f"{parent.shard}.1.0"]
+    assert [commit.shard for commit in state.committed] == [f"{parent.shard}.0", f"{parent.shard}.1.1"]
+    only = grandchildren[0]
+    commit_shard(store, publish(store, only.shard, {s.key: b"child" for s in only.sources}))
+    snapshot = write_snapshot(store, job)
+    assert snapshot.rows == 5
+    rows = snapshot.open_index(store)[0].read_all(["key", "shard"]).to_pylist()
+    assert {row["key"] for row in rows} == set(originals)
+    assert all(late.attempt not in row["shard"] for row in rows)
+
+
+def test_a_split_that_comes_too_late_gives_way(store: Store, new_job: Callable[..., str], publish: Any) -> None:
+    job = new_job(store)
+    parent = planned_shard(job, 4)
+    done = publish(store, parent.shard, {source.key: b"" for source in parent.sources})
+    commit_shard(store, done)
+    assert split_shard(store, parent, "too late") == done
+    assert job_state([parent], list_commits(store, job)).committed == (done,)
+
+
+def test_two_drivers_that_split_differently_follow_one_split(store: Store, new_job: Callable[..., str]) -> None:
+    job = new_job(store)
+    parent = planned_shard(job, 9)
+    barrier = threading.Barrier(2)
+
+    def run(parts: int) -> Any:
+        barrier.wait()
+        return split_shard(store, parent, "race", parts)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(run, (2, 3))
+    assert one == two
+    assert isinstance(one, ShardSplit)
+    assert sum(len(child.sources) for child in children_of(parent, one)) == 9
+
+
+def test_a_single_source_cannot_be_split(memory: Store, new_job: Callable[..., str]) -> None:
+    with pytest.raises(ValueError, match="cannot be split"):
+        split_shard(memory, planned_shard(new_job(memory), 1), "x")
+
+
+def test_children_without_a_split_do_not_count(store: Store, new_job: Callable[..., str], publish: Any) -> None:
+    job = new_job(store)
+    shard = layout.shard_id(job, 0)
+    commit_shard(store, publish(store, f"{shard}.0", {"stray": b"x"}))
+    commit_shard(store, publish(store, shard, {"k": b"y"}))
+    assert [commit.shard for commit in counting_commits(list_commits(store, job), job)] == [shard]
+    assert write_snapshot(store, job).rows == 1
+
+
+def test_drivers_commit_for_workers_where_creates_are_not_atomic(tmp_path: Path, publish: Any) -> None:
+    store = Store(fsspec.filesystem("file", auto_mkdir=True), str(tmp_path), "plain")
+    assert not store.probe()
+    shard = "20260101T000000-aaaaaa.00000"
+    one, two = (publish(store, shard, {"k": data}) for data in (b"1", b"2"))
+    commit_shard(store, one)
+    with pytest.raises(CommitConflict):
+        commit_shard(store, two)
+
+
+# --- hostile manifests ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 0},
+        {"format": "1"},
+        {"kind": "other"},
+        {"shard": "20260101T000000-aaaaaa.00009"},
+        {"attempt": "../../x"},
+        {"attempt": 5},
+        {"sources": 2},
+        {"sources": -1},
+        {"sources": True},
+        {"payload": None},
+        {"payload": {"file": "../../../etc/passwd", "size": 1, "sha256": "00" * 32, "rows": 1}},
+        {"index": []},
+        {"totals": {}},
+        {"totals": {"pictures": -1}},
+        {"summary": 7},
+        {"quarantine": {"file": "x", "size": 1, "sha256": "00" * 32, "rows": 0}},
+    ],
+)
+def test_hostile_commits_are_refused(memory: Store, new_job: Any, publish: Any, change: dict[str, Any]) -> None:
+    job = new_job(memory)
+    commit = publish(memory, layout.shard_id(job, 0), {"k": b"x"})
+    commit_shard(memory, commit)
+    path = layout.commit_path(commit.shard)
+    record = json.loads(memory.read(path))
+    memory.put(path, json.dumps({**record, **change}).encode())
+    with pytest.raises(CorruptArchive):
+        read_commit(memory, commit.shard)
+    with pytest.raises(CorruptArchive):
+        write_snapshot(memory, job)
+
+
+@pytest.mark.parametrize(
+    "children",
+    [
+        [],
+        [(0, 9)],
+        [(0, 4), (5, 9)],
+        [(0, 5), (4, 9)],
+        [(1, 4), (4, 9)],
+        [(0, 0), (0, 9)],
+        [(0, 4), (4, 10**30)],
+        [(0, 4), (4, -9)],
+        [(0, 4), (4, 8)],
+    ],
+)
+def test_hostile_splits_are_refused(memory: Store, new_job: Any, children: list[tuple[int, int]]) -> None:
+    job = new_job(memory)
+    parent = planned_shard(job, 9)
+    split_shard(memory, parent, "x")
+    path = layout.commit_path(parent.shard)
+    record = json.loads(memory.read(path))
+    record["children"] = [
+        {"shard": f"{parent.shard}.{n}", "begin": begin, "end": end} for n, (begin, end) in enumerate(children)
+    ]
+    memory.put(path, json.dumps(record).encode())
+    with pytest.raises(CorruptArchive):
+        job_state([parent], list_commits(memory, job))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b"9" * 10_000])
+def test_json_that_is_no_manifest_is_refused(memory: Store, new_job: Any, data: bytes) -> None:
+    job = new_job(memory)
+    memory.put(layout.job_path(job, "job.json"), data)
+    with pytest.raises(CorruptArchive):
+        read_job(memory, job)
+
+
+def test_newer_formats_are_told_apart(memory: Store, new_job: Any) -> None:
+    job = new_job(memory)
+    memory.put(layout.job_path(job, "done.json"), b'{"format": 2}')
+    with pytest.raises(UnsupportedArchive):
+        read_done(memory, job)
+
+
+def test_hostile_plans_are_refused(memory: Store, new_job: Any) -> None:
+    job = new_job(memory)
+    list(write_plan(memory, job, sources(3), SMALL))
+    path = layout.plan_path(job, 0)
+    good = memory.read(path)
+    for data in (b"", b"PAR1" + bytes(50) + b"PAR1", good[: len(good) // 2]):
+        memory.put(path, data)
+        with pytest.raises(CorruptArchive):
+            list(read_plan(memory, job))
+    memory.put(path, good)
+    other = new_job(memory)
+    memory.put(layout.plan_path(other, 0), good)  # the plan of another job
+    with pytest.raises(CorruptArchive):
+        list(read_plan(memory, other))
+
+
+@pytest.mark.parametrize("job", ["../x", "", "x/y", "20260101T000000-AAAAAA", "20260101T000000-aaaaaa\n"])
+def test_job_names_do_not_lead_out(memory: Store, job: str) -> None:
+    for operation in (read_job, read_done, list_commits, write_snapshot, read_summary):
+        with pytest.raises((CorruptArchive, StoreError)):
+            operation(memory, job)  # type: ignore[operator]
