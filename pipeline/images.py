@@ -173,8 +173,8 @@ def save_picture(
 ) -> None:
     """Write a Pillow image to a path or binary file, with the EXIF, ICC and XMP of its ``info``.
 
-    ``blocks`` of the same format (PNG chunks, JPEG segments) are put back as far as Pillow writes them. JPEG has no alpha: such a
-    picture raises ``UsageError`` instead of losing it silently.
+    ``blocks`` of the same format (PNG chunks, JPEG segments) are put back as far as Pillow writes them. JPEG has
+    no alpha: such a picture raises ``UsageError`` instead of losing it silently.
     """
     for key in ("exif", "icc_profile", "xmp"):
         if image.info.get(key):

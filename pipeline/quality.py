@@ -68,9 +68,7 @@ def measure(a: Pixels, b: Pixels, mode: str = "RGB", *, with_ms_ssim: bool = Tru
     if mode in ("L", "LA"):
         a, b = grey_plane(a)[:, :, None], grey_plane(b)[:, :, None]
     whole, worst = _squared_errors(np.ascontiguousarray(a), np.ascontiguousarray(b), BLOCK)
-    return Quality(
-        psnr=_decibels(whole), block_psnr=_decibels(worst), ms_ssim=ms_ssim(a, b) if with_ms_ssim else None
-    )
+    return Quality(psnr=_decibels(whole), block_psnr=_decibels(worst), ms_ssim=ms_ssim(a, b) if with_ms_ssim else None)
 
 
 def psnr(a: Pixels, b: Pixels) -> float:

@@ -45,7 +45,7 @@ def read_source(source: Source, *, storage_options: Mapping[str, Any] | None = N
             data = _read_local(local_path(source.uri), source.offset, source.size)
         else:
             data = _read_remote(source, storage_options)
-    except (*store_failures(), MemoryError) as error:
+    except store_failures() as error:
         raise SourceUnreadable(f"{source.uri}: {type(error).__name__}: {error}") from error
     if source.offset is not None and len(data) != source.size:
         raise SourceUnreadable(f"{source.uri}: {len(data)} of {source.size} bytes at {source.offset}")
@@ -104,9 +104,7 @@ def key_text(name: str) -> str:
     return name if is_utf8(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def open_file_system(
-    uri: str, storage_options: Mapping[str, Any] | None
-) -> tuple[fsspec.AbstractFileSystem, str]:
+def open_file_system(uri: str, storage_options: Mapping[str, Any] | None) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URI and the path in it. Not ``url_to_fs``: names may contain its chaining ``::``.
 
     Raises ``UsageError`` for a scheme that fsspec does not know or whose package is missing.
@@ -121,8 +119,8 @@ def open_file_system(
 
 @functools.cache
 def store_failures() -> tuple[type[BaseException], ...]:
-    """What reading from a store may raise: OS errors, and those of botocore and aiohttp that are not."""
-    failures: list[type[BaseException]] = [OSError, ValueError, RuntimeError, EOFError, NotImplementedError]
+    """What reading from a store may raise: OS errors, and those of botocore and aiohttp that are none."""
+    failures: list[type[BaseException]] = [OSError, ValueError, RuntimeError, EOFError, MemoryError]
     try:
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 

@@ -130,9 +130,7 @@ def _local_source(path: str, key: str) -> Source:
     return Source(key=key_text(key), uri=local_uri(path), size=status.st_size, mtime=status.st_mtime)
 
 
-def _walk_local(
-    folder: str, prefix: str, hidden: bool, above: tuple[tuple[int, int], ...]
-) -> Iterator[Source]:
+def _walk_local(folder: str, prefix: str, hidden: bool, above: tuple[tuple[int, int], ...]) -> Iterator[Source]:
     """Files below ``folder``; ``above`` are the (device, inode) of the folders that led here."""
     try:
         status = os.stat(folder)
@@ -165,9 +163,7 @@ def _is_file_or_broken(path: str) -> bool:
 
 
 def _remote_source(scheme: str, info: Mapping[str, Any], key: str) -> Source:
-    modified = (
-        info.get("LastModified") or info.get("mtime") or info.get("last_modified") or info.get("created")
-    )
+    modified = info.get("LastModified") or info.get("mtime") or info.get("last_modified") or info.get("created")
     etag = info.get("ETag") or info.get("etag")
     size = info.get("size")
     return Source(
@@ -203,9 +199,7 @@ def _walk_remote(
             yield _remote_source(scheme, entries[name], prefix + name)
 
 
-def _walk_s3(
-    file_system: fsspec.AbstractFileSystem, scheme: str, root: str, hidden: bool
-) -> Iterator[Source]:
+def _walk_s3(file_system: fsspec.AbstractFileSystem, scheme: str, root: str, hidden: bool) -> Iterator[Source]:
     """Flat pages instead of ``ls``: a prefix may hold millions of objects, and fsspec would keep them all."""
     bucket, _, prefix = root.partition("/")
     prefix = prefix + "/" if prefix else ""

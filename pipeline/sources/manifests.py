@@ -66,9 +66,7 @@ def _parse_parquet(file: IO[bytes], uri: str) -> Iterator[Entry]:
             raise UsageError(f"{uri} has no column 'uri', only {', '.join(schema.names[:20])}")
         for name in columns:
             kind = schema.field(name).type
-            if not (
-                pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-            ):
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                 raise UsageError(f"{uri}: column {name!r} must be strings, not {kind}")
         for batch in table.iter_batches(batch_size=8192, columns=columns):
             rows = batch.to_pydict()

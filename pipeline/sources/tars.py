@@ -30,14 +30,13 @@ def tar_members(tar: Source, options: Mapping[str, Any] | None) -> Iterator[Sour
     try:
         with open_binary(tar.uri, options, cache_type="readahead", block_size=_HEADER_CACHE) as file:
             if file.read(6).startswith(_COMPRESSED_MAGIC):
-                raise UsageError(
-                    f"{tar.uri} is compressed; pictures in it cannot be read singly. Unpack it first"
-                )
+                raise UsageError(f"{tar.uri} is compressed; pictures in it cannot be read singly. Unpack it first")
             size = file.seek(0, 2)
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:", errorlevel=0) as reader:
                 while (member := reader.next()) is not None:
-                    reader.members.clear()  # the reader would keep every header that it has seen
+                    # The reader would keep every header that it has seen.
+                    reader.members.clear()  # type: ignore[attr-defined]
                     if member.issparse():
                         raise UsageError(f"{tar.uri}: {member.name} is sparse; unpack the tar file first")
                     if member.offset_data + member.size > size:

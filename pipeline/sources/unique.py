@@ -61,9 +61,7 @@ class _KeySet:
 
     def add(self, key: str) -> bool:
         """Add a key; False if it was there."""
-        digest = int.from_bytes(
-            blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
-        )
+        digest = int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
         if self._last is None or key > self._last:  # greater than all before: new without looking
             self._last = key
         elif digest in self._recent or any(self._holds(run, digest) for run in self._runs):

@@ -26,10 +26,9 @@ def picture(height: int, width: int, seed: int = 0) -> Pixels:
     """A smooth colour field with texture: compressible, and every orientation of it differs."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    base = np.stack(
-        [y * 0.9 + x * 0.2, 128 + 90 * np.sin(x / 17), 40 + y * 0.3 + 60 * np.cos(y / 11)], axis=-1
-    )
-    return np.clip(base + rng.normal(0, 3, base.shape), 0, 255).astype(np.uint8)
+    base = np.stack([y * 0.9 + x * 0.2, 128 + 90 * np.sin(x / 17), 40 + y * 0.3 + 60 * np.cos(y / 11)], axis=-1)
+    pixels: Pixels = np.clip(base + rng.normal(0, 3, base.shape), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def mean_error(a: Pixels, b: Pixels) -> float:
@@ -42,9 +41,7 @@ def codec(request: pytest.FixtureRequest) -> Codec:
 
 
 def test_round_trip_of_mixed_sizes(codec: Codec) -> None:
-    images = [
-        picture(h, w, seed=i) for i, (h, w) in enumerate([(1, 1), (64, 48), (1, 70), (33, 2), (130, 97)])
-    ]
+    images = [picture(h, w, seed=i) for i, (h, w) in enumerate([(1, 1), (64, 48), (1, 70), (33, 2), (130, 97)])]
     encoded = codec.encode(images, 90)
     decoded = codec.decode([item.bitstream for item in encoded])
     assert isinstance(codec, Codec)

@@ -125,7 +125,9 @@ def test_every_messy_file_has_an_outcome() -> None:
 
 @pytest.mark.parametrize("name", [name for name in OUTCOMES if name not in DECODED])
 def test_messy_file_is_refused(name: str) -> None:
-    kind, reason = OUTCOMES[name]
+    outcome = OUTCOMES[name]
+    assert not isinstance(outcome, str)
+    kind, reason = outcome
     error = UnsupportedPicture if kind == UNSUPPORTED else UndecodablePicture
     with pytest.raises(error, match=reason):
         read_picture((MESSY / name).read_bytes(), name=name)

@@ -7,9 +7,11 @@ import os
 import socket
 import tarfile
 import tracemalloc
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -19,9 +21,6 @@ import s3fs
 
 from lichen.models.errors import DuplicateKey, SourceUnreadable, UsageError
 from lichen.pipeline.sources import Source, check_unique, list_sources, read_source, unique
-
-if TYPE_CHECKING:
-    from conftest import Bucket
 
 NAMES = [
     "a.txt.jpg",
@@ -40,6 +39,27 @@ def content(name: str) -> bytes:
 
 def keys(src: str | list[str], **kwargs: object) -> list[str]:
     return [source.key for source in list_sources(src, **kwargs)]  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """A fresh bucket on a real S3 endpoint over HTTP."""
+
+    name: str
+    options: dict[str, Any]
+    file_system: s3fs.S3FileSystem
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}"
+
+
+@pytest.fixture
+def bucket(s3_options: dict[str, Any]) -> Bucket:
+    file_system = s3fs.S3FileSystem(**s3_options)
+    name = f"sources-{uuid.uuid4().hex[:12]}"
+    file_system.call_s3("create_bucket", Bucket=name)
+    return Bucket(name=name, options=s3_options, file_system=file_system)
 
 
 @pytest.fixture
