@@ -139,9 +139,11 @@ def _trailer(name: str, rest: bytes) -> list[Block]:
 def examine_jpeg(data: bytes) -> list[Block]:
     """Blocks of a JPEG file: the segments besides EXIF, ICC and XMP (comments, IPTC, provenance, density).
 
-    Not kept: thumbnails of JFIF extensions, and Adobe's colour transform, which decoding uses up.
+    Not kept: thumbnails of JFIF extensions, the screen-sized previews that some cameras append, and Adobe's
+    colour transform, which decoding uses up.
     """
     blocks: list[Block] = []
+    previews = 0
     position = 2
     while True:
         position = data.find(b"\xff", position)
@@ -158,10 +160,14 @@ def examine_jpeg(data: bytes) -> list[Block]:
             break
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             _check_jpeg_frame(marker, body)
+        elif marker == 0xE2 and body.startswith(b"MPF\0"):
+            previews += _mpf_preview_bytes(body[4:])
         elif 0xE0 <= marker <= 0xEF or marker == 0xFE:
             blocks += _jpeg_block(marker, body)
     end = data.find(b"\xff\xd9", position)  # inside a scan, 0xFF is always followed by 0 or a restart marker
-    return blocks + (_trailer("jpeg", data[end + 2 :]) if end >= 0 else [])
+    if end < 0 or (previews and len(data) - end - 2 <= previews + _PREVIEW_PADDING):
+        return blocks
+    return blocks + _trailer("jpeg", data[end + 2 :])
 
 
 def _check_jpeg_frame(marker: int, body: bytes) -> None:
@@ -171,6 +177,28 @@ def _check_jpeg_frame(marker: int, body: bytes) -> None:
         raise UnsupportedPicture(f"a JPEG of {body[0]} bits")
     if len(body) >= 6 and body[5] not in (1, 3):
         raise UnsupportedPicture(f"a JPEG of {body[5]} components (CMYK or the like)")
+
+
+_PREVIEW_PADDING = 1 << 12
+_MPF_ENTRIES, _MPF_TYPE, _MPF_PREVIEWS = 0xB002, 0xFFFFFF, (0x010001, 0x010002)
+
+
+def _mpf_preview_bytes(index: bytes) -> int:
+    """Bytes of the previews that a multi-picture index lists (CIPA DC-007); refuses pictures of other kinds."""
+    order = ">" if index.startswith(b"MM") else "<"
+    try:
+        (start,) = struct.unpack_from(order + "I", index, 4)
+        (count,) = struct.unpack_from(order + "H", index, start)
+        for tag, _, length, offset in (
+            struct.unpack_from(order + "HHII", index, start + 2 + 12 * i) for i in range(count)
+        ):
+            if tag == _MPF_ENTRIES and 32 <= length <= len(index):
+                entries = [struct.unpack_from(order + "III", index, offset + i) for i in range(16, length, 16)]
+                if all(kind & _MPF_TYPE in _MPF_PREVIEWS for kind, _, _ in entries):
+                    return sum(size for _, size, _ in entries)
+    except struct.error:
+        pass  # malformed: nobody knows what is there
+    raise UnsupportedPicture("several pictures in one file (MPO)")
 
 
 def _jpeg_block(marker: int, body: bytes) -> list[Block]:
@@ -189,11 +217,8 @@ def _jpeg_block(marker: int, body: bytes) -> list[Block]:
             if b"hdrgm:Version" in body:
                 raise UnsupportedPicture("a gain map (Ultra HDR) belongs to the picture")
             return []
-    if marker == 0xE2:
-        if body.startswith(b"ICC_PROFILE\0"):
-            return []
-        if body.startswith(b"MPF\0"):
-            raise UnsupportedPicture("several pictures in one file (MPO)")
+    if marker == 0xE2 and body.startswith(b"ICC_PROFILE\0"):
+        return []
     if marker == 0xEE and body.startswith(b"Adobe"):
         return []
     return [(name, body)]

@@ -249,6 +249,27 @@ def test_hidden_bits_and_colours() -> None:
             read_picture(data)
 
 
+def test_appended_previews_are_no_second_picture() -> None:
+    preview = Image.fromarray(255 - RGB)
+    data = bytearray(encoded(Image.fromarray(RGB), "MPO", save_all=True, append_images=[preview]))
+    with pytest.raises(UnsupportedPicture, match="MPO"):
+        read_picture(bytes(data))
+    index = data.index(b"MPF\0") + 4
+    entries = data.index(struct.pack("<HHI", 0xB002, 7, 32), index)
+    kind = index + struct.unpack_from("<I", data, entries + 8)[0] + 16  # of the second entry
+    struct.pack_into("<I", data, kind, 0x010002)  # a full HD preview
+    picture = read_picture(bytes(data))
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(picture.pixels, np.asarray(image))
+    assert picture.blocks == ()
+    for rest in (bytes(range(256)) * 300, b"\0\0\0\x18ftypmp42" + bytes(9000)):  # more than the index tells
+        with pytest.raises(UnsupportedPicture, match="follow"):
+            read_picture(bytes(data) + rest)
+    struct.pack_into("<I", data, index + 4, 1 << 31)
+    with pytest.raises(UnsupportedPicture, match="MPO"):
+        read_picture(bytes(data))
+
+
 def test_raw_files_are_no_thumbnails() -> None:
     data = encoded(Image.fromarray(RGB), "TIFF")
     for name in ("a.dng", "B.NEF", "c/d.cr2"):
