@@ -30,9 +30,7 @@ def put_codec(store: Store, codec: Codec) -> dict[str, int]:
 class CodecShelf:
     """Loads the codecs of an archive when they are first needed, and keeps them. Thread-safe."""
 
-    def __init__(
-        self, store: Store, codecs: Mapping[str, Mapping[str, int]], *, device: str, precision: str
-    ) -> None:
+    def __init__(self, store: Store, codecs: Mapping[str, Mapping[str, int]], *, device: str, precision: str) -> None:
         """``codecs`` as in a snapshot: digest to extension to size."""
         self._store, self._codecs = store, codecs
         self._device, self._precision = device, precision

@@ -96,8 +96,7 @@ def split_shard(store: Store, planned: PlannedShard, reason: str, parts: int = 2
         created=layout.now(),
         reason=reason,
         children=tuple(
-            Child(shard=layout.child_id(planned.shard, n), begin=bounds[n], end=bounds[n + 1])
-            for n in range(parts)
+            Child(shard=layout.child_id(planned.shard, n), begin=bounds[n], end=bounds[n + 1]) for n in range(parts)
         ),
     )
     if store.create(layout.commit_path(planned.shard), _dump(split)):
@@ -113,8 +112,7 @@ def children_of(planned: PlannedShard, split: ShardSplit) -> list[PlannedShard]:
     if split.shard != planned.shard or split.children[-1].end != len(planned.sources):
         raise CorruptArchive(f"the split of {split.shard} does not fit the plan of {planned.shard}")
     return [
-        PlannedShard(shard=child.shard, sources=planned.sources[child.begin : child.end])
-        for child in split.children
+        PlannedShard(shard=child.shard, sources=planned.sources[child.begin : child.end]) for child in split.children
     ]
 
 

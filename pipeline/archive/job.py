@@ -33,9 +33,7 @@ class Done:
     snapshot: int | None
 
 
-def create_job(
-    store: Store, config: Mapping[str, Json], codecs: Sequence[str], *, after: str | None = None
-) -> Job:
+def create_job(store: Store, config: Mapping[str, Json], codecs: Sequence[str], *, after: str | None = None) -> Job:
     """Create a job with an id greater than ``after`` (the newest job of the archive).
 
     The codecs must have been put into the archive before (``reader.put_codec``).
@@ -47,9 +45,7 @@ def create_job(
             config=dict(config),
             codecs=tuple(layout.check("digest", digest) for digest in codecs),
         )
-        record = dump(
-            {"job": job.job, "created": job.created, "config": job.config, "codecs": list(job.codecs)}
-        )
+        record = dump({"job": job.job, "created": job.created, "config": job.config, "codecs": list(job.codecs)})
         if store.create(layout.job_path(job.job, "job.json"), record):
             return job
     raise JobError(f"cannot create a job in {store.url}: every id is taken")

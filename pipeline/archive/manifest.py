@@ -116,10 +116,7 @@ def parse(data: bytes, where: str) -> Fields:
 def load(store: Store, path: str) -> Fields | None:
     """Read and parse a JSON file; None if it does not exist."""
     try:
-        size = store.size(path)
-        if size > MAX_JSON_BYTES:
-            raise CorruptArchive(f"{path}: {size} bytes are too many for a JSON file")
-        data = store.read(path)
+        data = store.read(path, limit=MAX_JSON_BYTES)
     except MissingObject:
         return None
     return parse(data, path)

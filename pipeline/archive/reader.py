@@ -23,6 +23,7 @@ from lichen.models.errors import (
     CorruptArchive,
     KeyNotFound,
     MissingObject,
+    UndecodablePicture,
     UsageError,
 )
 from lichen.pipeline.archive import layout
@@ -107,9 +108,7 @@ class Archive(Mapping[str, Image.Image]):
         self._codecs = CodecShelf(store, codecs, device=device, precision=precision)
 
     @classmethod
-    def create(
-        cls, url: str, storage_options: Mapping[str, Any] | None = None, *, exist_ok: bool = False
-    ) -> Self:
+    def create(cls, url: str, storage_options: Mapping[str, Any] | None = None, *, exist_ok: bool = False) -> Self:
         """Make an empty archive, or open the one that is there if ``exist_ok``."""
         store = open_store(url, storage_options)
         marker = create_marker(store, exist_ok=exist_ok)
@@ -247,34 +246,42 @@ class Archive(Mapping[str, Image.Image]):
         """The pixels: (height, width) or (height, width, channels) of the picture's mode; uint8 as a rule."""
         return np.asarray(self[key])
 
-    def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, Image.Image]]:
+    def get_many(self, keys: Iterable[str], *, skip_undecodable: bool = False) -> Iterator[tuple[str, Image.Image]]:
         """Keys and pictures in the order asked for; reads are joined and decoding is batched.
 
-        Stored originals are opened with Pillow; one that does not decode raises ``UndecodablePicture``
-        (``original`` has its bytes). A missing key raises when it is reached.
+        Stored originals are opened with Pillow; one that does not decode raises ``UndecodablePicture``, or is
+        left out (``original`` has its bytes). A missing key raises when it is reached.
         """
         iterator = iter(keys)
         while some := list(islice(iterator, LOCATE)):
             for window in windows(self.places(some)):
-                yield from zip((place.key for place in window), self.decode(window), strict=True)
+                for place, image in zip(window, self._decode(window, skip_undecodable), strict=True):
+                    if image is not None:
+                        yield place.key, image
 
-    def pictures(self) -> Iterator[tuple[str, Image.Image]]:
+    def pictures(self, *, skip_undecodable: bool = False) -> Iterator[tuple[str, Image.Image]]:
         """All pictures in the order of the payload files, which reads them from end to end."""
-        order = self.table(["shard", "offset", "key"]).sort_by(
-            [("shard", "ascending"), ("offset", "ascending")]
-        )
-        return self.get_many(key.as_py() for key in order.column("key"))
+        order = self.table(["shard", "offset", "key"])
+        order = order.sort_by([("shard", "ascending"), ("offset", "ascending")])
+        return self.get_many(order.column("key").to_pylist(), skip_undecodable=skip_undecodable)
 
     def decode(self, places: Sequence[Placement]) -> list[Image.Image]:
         """Read and decode pictures as one batch; the caller bounds its size."""
+        return [image for image in self._decode(places, False) if image is not None]
+
+    def _decode(self, places: Sequence[Placement], skip_undecodable: bool) -> list[Image.Image | None]:
         from lichen.pipeline.images import to_pil, unpack_side
 
         pieces = self.payloads(places)
-        images: dict[int, Image.Image] = {}
+        images: list[Image.Image | None] = [None] * len(places)
         batches: dict[str, list[int]] = {}
         for number, place in enumerate(places):
             if place.status == "stored":
-                images[number] = open_stored(pieces[number][0], place.key)
+                try:
+                    images[number] = open_stored(pieces[number][0], place.key)
+                except UndecodablePicture:
+                    if not skip_undecodable:
+                        raise
             elif place.codec is not None:
                 batches.setdefault(place.codec, []).append(number)
         for digest, numbers in batches.items():
@@ -283,16 +290,14 @@ class Archive(Mapping[str, Image.Image]):
                 place = places[number]
                 check_shape(place, picture.pixels)
                 images[number] = to_pil(picture.pixels, place.mode or "", unpack_side(pieces[number][1]))
-        return [images[number] for number in range(len(places))]
+        return images
 
     # --- the whole ---
 
     def info(self) -> ArchiveInfo:
         """What is in the archive and how large it is. Reads nothing but what is in memory already."""
         snapshot = self.snapshot
-        totals = dict.fromkeys(
-            ("pictures", "compressed", "stored", "pixels", "source_bytes", "payload_bytes"), 0
-        )
+        totals = dict.fromkeys(("pictures", "compressed", "stored", "pixels", "source_bytes", "payload_bytes"), 0)
         if snapshot is not None:
             totals = {name: snapshot.totals[name] for name in totals}
         payloads = () if snapshot is None else snapshot.payloads
@@ -304,8 +309,7 @@ class Archive(Mapping[str, Image.Image]):
             snapshot=None if snapshot is None else snapshot.number,
             jobs=() if snapshot is None else snapshot.jobs,
             payload_file_bytes=sum(payload.record.size for payload in payloads),
-            index_bytes=sum(part.record.size for part in self._parts)
-            + sum(payload.index_size for payload in payloads),
+            index_bytes=sum(part.record.size for part in self._parts) + sum(payload.index_size for payload in payloads),
             codec_bytes=sum(sum(sizes.values()) for sizes in codecs.values()),
             codecs=tuple(codecs),
             **totals,

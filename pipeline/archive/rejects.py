@@ -59,14 +59,12 @@ def table_bytes(rows: Iterable[Quarantined | Skipped], kind: Reject) -> bytes:
     ordered: list[dict[str, Any]] = [asdict(row) for row in sorted(rows, key=lambda row: row.key)]
     schema = schema_of(kind).with_metadata({"lichen.format": str(layout.FORMAT)})
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.Table.from_pylist(ordered, schema=schema), sink, compression="zstd", write_page_checksum=True
-    )
+    pq.write_table(pa.Table.from_pylist(ordered, schema=schema), sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def read_table(store: Store, path: str, kind: Reject) -> pa.Table:
-    """Read a table back; raises ``CorruptArchive`` if it is malformed, ``StoreError`` over a gigabyte."""
+    """Read a table back; raises ``CorruptArchive`` if it is malformed."""
     data = store.read(path, limit=MAX_TABLE_BYTES)
     with parquet_errors(path):
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)

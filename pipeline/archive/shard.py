@@ -54,9 +54,7 @@ class ShardWriter:
     rows may be called from several threads; memory holds the rows only, payloads are on the local disk.
     """
 
-    def __init__(
-        self, store: Store, shard: str, *, attempt: str | None = None, spool: Path | None = None
-    ) -> None:
+    def __init__(self, store: Store, shard: str, *, attempt: str | None = None, spool: Path | None = None) -> None:
         """``spool`` is a local folder (the system's temporary one by default) with room for the shard."""
         self.store = store
         self.shard = layout.check("shard", shard)

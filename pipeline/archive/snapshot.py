@@ -156,9 +156,7 @@ def latest_snapshot(store: Store) -> Snapshot | None:
 # --- writing ----------------------------------------------------------------------------------------
 
 
-def write_snapshot(
-    store: Store, job: str, *, existing: Existing = "replace", spool: Path | None = None
-) -> Snapshot:
+def write_snapshot(store: Store, job: str, *, existing: Existing = "replace", spool: Path | None = None) -> Snapshot:
     """Merge the committed shards of a job into the newest snapshot, and publish the result as the next.
 
     May be called while the job goes on, and again later. If the newest snapshot holds exactly this already,

@@ -7,7 +7,6 @@ an atomic create is done on each kind of store, is section 3 of docs/format.md.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import secrets
 import threading
@@ -23,8 +22,9 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from lichen.models.errors import MissingObject, StoreError, UsageError
+from lichen.models.errors import CorruptArchive, MissingObject, StoreError, UsageError
 from lichen.pipeline.archive.ranges import MAX_GAP, MAX_REQUEST, plan_ranges
+from lichen.pipeline.archive.store_file import StoreFile
 
 READERS = 8
 """Range requests in flight at once in ``read_ranges``."""
@@ -125,11 +125,20 @@ class Store:
             self._put_file(self._full(path), local)
 
     def read(self, path: str, limit: int | None = None) -> bytes:
-        """The whole object. With ``limit``, an object of more bytes raises ``StoreError`` unread."""
-        if limit is not None and (size := self.size(path)) > limit:
-            raise StoreError(f"{self._show(path)} has {size} bytes, which is over the limit of {limit}")
+        """The whole object. ``CorruptArchive`` if it has more than ``limit`` bytes; no more are fetched."""
         with self._wrapped("read", path):
-            return bytes(self.filesystem.cat_file(self._full(path)))
+            try:
+                # The bounded read is one request; without bounds, s3fs asks for the size first.
+                end = None if limit is None else limit + 1
+                data = bytes(self.filesystem.cat_file(self._full(path), start=None if end is None else 0, end=end))
+            except OSError as error:
+                # An object store refuses any range of an empty object.
+                if error.errno != errno.EINVAL or self.filesystem.size(self._full(path)) != 0:
+                    raise
+                return b""
+        if limit is not None and len(data) > limit:
+            raise CorruptArchive(f"{self._show(path)} is larger than such a file can be ({limit} bytes)")
+        return data
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``; ``StoreError`` if the object ends before."""
@@ -167,7 +176,8 @@ class Store:
 
     def open(self, path: str) -> StoreFile:
         """The object as a seekable file for reading, without read-ahead."""
-        return StoreFile(self, path, self.size(path))
+        size = self.size(path)
+        return StoreFile(lambda offset, length: self.read_range(path, offset, length), size)
 
     def exists(self, path: str) -> bool:
         with self._wrapped("look for", path):
@@ -311,47 +321,7 @@ class MemoryStore(Store):
             return True
 
 
-class StoreFile(io.RawIOBase):
-    """A read-only file over ``Store.read_range``; counts its requests and bytes."""
-
-    def __init__(self, store: Store, path: str, size: int) -> None:
-        super().__init__()
-        self._store, self._path, self._size, self._position = store, path, size, 0
-        self.requests = 0
-        self.bytes_read = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size - self._position)
-        length = left if size is None or size < 0 else min(size, left)
-        if length == 0:
-            return b""
-        data = self._store.read_range(self._path, self._position, length)
-        self._position += length
-        self.requests += 1
-        self.bytes_read += length
-        return data
-
-    def readall(self) -> bytes:
-        return self.read()
-
-
-def open_store(
-    url: str, storage_options: Mapping[str, Any] | None = None, *, conditional: bool | None = None
-) -> Store:
+def open_store(url: str, storage_options: Mapping[str, Any] | None = None, *, conditional: bool | None = None) -> Store:
     """The store at any fsspec URL or local path. Nothing is read or written.
 
     ``conditional`` passes on what ``probe`` found, to workers that open the same store.

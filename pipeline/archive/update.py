@@ -62,9 +62,7 @@ def diff_table(known: pa.Table, sources: Iterable[Source]) -> SourceDiff:
             changed.append(source)
         else:
             unchanged += 1
-    return SourceDiff(
-        new=tuple(new), changed=tuple(changed), unchanged=unchanged, missing=tuple(sorted(rest))
-    )
+    return SourceDiff(new=tuple(new), changed=tuple(changed), unchanged=unchanged, missing=tuple(sorted(rest)))
 
 
 def _differs(source: Source, known: _Known) -> bool:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_a_second_data_set_may_keep_what_is_there(store: Store, fill: Fill) -> N
 
 
 def test_racing_snapshots_lose_nothing(store: Store, fill: Fill) -> None:
-    jobs = [fill(store, {f"job{n}": b"%d" % n}) for n in range(4)]
+    jobs = [fill(store, {f"job{n}": b"%d" % n}) for n in range(3)]
     barrier = threading.Barrier(len(jobs))
 
     def run(job: str) -> int:
@@ -106,11 +106,11 @@ def test_racing_snapshots_lose_nothing(store: Store, fill: Fill) -> None:
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         numbers = list(pool.map(run, jobs))
-    assert sorted(numbers) == [1, 2, 3, 4]
-    assert contents(store) == {f"job{n}": b"%d" % n for n in range(4)}
+    assert sorted(numbers) == [1, 2, 3]
+    assert contents(store) == {f"job{n}": b"%d" % n for n in range(3)}
     # The losers cleaned up behind them.
     files = [entry.path for entry in store.entries("snapshots")]
-    assert len(files) == 8
+    assert len(files) == 6
 
 
 def test_an_empty_job_makes_an_empty_snapshot(store: Store, new_job: Any) -> None:
@@ -264,10 +264,6 @@ def test_times_survive_the_index(memory: Store, new_job: Any, row: Any) -> None:
 
 
 # --- leases -----------------------------------------------------------------------------------------
-
-
-def _elsewhere() -> Iterator[None]:
-    yield
 
 
 def test_one_driver_at_a_time(store: Store, new_job: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from lichen.models.errors import MissingObject, StoreError, UsageError
+from lichen.models.errors import CorruptArchive, MissingObject, StoreError, UsageError
 from lichen.pipeline.archive.store import LocalStore, Store, open_store
 
 
@@ -158,8 +158,11 @@ def test_errors_are_ours(bare: Store, tmp_path: Path) -> None:
     for offset, length in ((5, 6), (10, 1), (100, 5), (-1, 2), (2, -1)):
         with pytest.raises(StoreError):
             bare.read_range("ten", offset, length)
-    with pytest.raises(StoreError, match="limit"):
+    with pytest.raises(CorruptArchive):
         bare.read("ten", limit=9)
+    assert bare.read("ten", limit=10) == b"0123456789"
+    bare.put("empty", b"")
+    assert bare.read("empty", limit=9) == b""
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "a//b", "", ".", "a\\..\\b", "a\0b"])
