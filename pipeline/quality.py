@@ -101,14 +101,16 @@ def ms_ssim(a: Pixels, b: Pixels) -> float | None:
         return None
     total = 0.0
     for channel in range(a.shape[2]):
-        x, y = _plane(a, channel), _plane(b, channel)
+        x: NDArray[Any] = a[:, :, channel]
+        y: NDArray[Any] = b[:, :, channel]
         product = 1.0
         for scale, weight in enumerate(_SCALE_WEIGHTS):
-            similarity, contrast = _ssim(x, y)
+            centre = np.float32(128 if scale == 0 else 0)
+            similarity, contrast = _ssim(x, y, centre)
             last = scale == len(_SCALE_WEIGHTS) - 1
             product *= max(similarity if last else contrast, 0.0) ** weight
             if not last:
-                x, y = _halve(x), _halve(y)
+                x, y = _halve(x, centre), _halve(y, centre)
         total += product
     return total / a.shape[2]
 
@@ -170,19 +172,8 @@ _W0, _W1, _W2, _W3, _W4, _W5 = (np.float32(value / sum(_GAUSS)) for value in _GA
 
 
 @_kernel
-def _plane(pixels: NDArray[np.uint8], channel: int) -> NDArray[np.float32]:
-    """One channel around zero: variances do not change, and single precision loses less."""
-    height, width, _ = pixels.shape
-    plane = np.empty((height, width), np.float32)
-    for row in range(height):
-        for column in range(width):
-            plane[row, column] = np.float32(pixels[row, column, channel]) - np.float32(128)
-    return plane
-
-
-@_kernel
-def _halve(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """2x2 means; an odd side gets a border of zero samples (-128 here) before and after, as in PyTorch."""
+def _halve(plane: NDArray[Any], centre: np.float32) -> NDArray[np.float32]:
+    """2x2 means less ``centre``; an odd side gets a border of zeros (-128 here) on both ends, as in PyTorch."""
     height, width = plane.shape
     pad_y, pad_x = height % 2, width % 2
     half = np.empty(((height + 2 * pad_y) // 2, (width + 2 * pad_x) // 2), np.float32)
@@ -192,14 +183,16 @@ def _halve(plane: NDArray[np.float32]) -> NDArray[np.float32]:
             upper, lower, out = plane[y0], plane[y1], half[row]
             for column in range(half.shape[1]):
                 i = 2 * column
-                out[column] = np.float32(0.25) * (upper[i] + upper[i + 1] + lower[i] + lower[i + 1])
+                above = np.float32(upper[i]) + np.float32(upper[i + 1])
+                below = np.float32(lower[i]) + np.float32(lower[i + 1])
+                out[column] = np.float32(0.25) * (above + below) - centre
             continue
         for column in range(half.shape[1]):
             total = np.float32(0)
             for y in (y0, y1):
                 for x in (2 * column - pad_x, 2 * column + 1 - pad_x):
                     inside = 0 <= y < height and 0 <= x < width
-                    total += plane[y, x] if inside else np.float32(-128)
+                    total += np.float32(plane[y, x]) - centre if inside else np.float32(-128)
             half[row, column] = np.float32(0.25) * total
     return half
 
@@ -237,24 +230,30 @@ def _blur_column(ring: NDArray[np.float32], first: int, target: NDArray[np.float
 
 
 @_kernel
-def _ssim(x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[float, float]:
-    """Mean SSIM and mean contrast-structure term of two planes (centred by -128), valid windows only.
+def _ssim(x: NDArray[Any], y: NDArray[Any], centre: np.float32) -> tuple[float, float]:
+    """Mean SSIM and mean contrast-structure term of two planes, valid windows only.
 
-    Four maps are enough: the means of x, y, x^2 + y^2 and xy, since only the sum of the variances is needed.
+    Samples are used less 128, which changes no variance and loses less in single precision: ``centre`` is what
+    is still to be subtracted (128 of bytes, 0 of smaller scales). Four maps are enough: the means of x, y,
+    x^2 + y^2 and xy, since only the sum of the variances is needed.
     """
     height, width = x.shape
     out_h, out_w = height - _TAPS + 1, width - _TAPS + 1
     ring = np.empty((4, _TAPS, _STRIP), np.float32)
+    row_x = np.empty(_STRIP + _TAPS, np.float32)
+    row_y = np.empty(_STRIP + _TAPS, np.float32)
     squares = np.empty(_STRIP + _TAPS, np.float32)
     products = np.empty(_STRIP + _TAPS, np.float32)
     blurred = np.empty((4, _STRIP), np.float32)
     mean_x, mean_y, mean_squares, mean_products = blurred[0], blurred[1], blurred[2], blurred[3]
-    two, centre = np.float32(2), np.float32(128)
+    two, middle = np.float32(2), np.float32(128)
     ssim_total, contrast_total = 0.0, 0.0
     for left in range(0, out_w, _STRIP):
         count = min(_STRIP, out_w - left)
         for row in range(height):
-            row_x, row_y = x[row, left:], y[row, left:]
+            for i in range(count + _TAPS - 1):
+                row_x[i] = np.float32(x[row, left + i]) - centre
+                row_y[i] = np.float32(y[row, left + i]) - centre
             for i in range(count + _TAPS - 1):
                 squares[i] = row_x[i] * row_x[i] + row_y[i] * row_y[i]
                 products[i] = row_x[i] * row_y[i]
@@ -273,8 +272,8 @@ def _ssim(x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[float, float]
                 variances = mean_squares[i] - mx * mx - my * my
                 covariance = mean_products[i] - mx * my
                 contrast = (two * covariance + _C2) / (variances + _C2)
-                mx += centre
-                my += centre
+                mx += middle
+                my += middle
                 luminance = (two * mx * my + _C1) / (mx * mx + my * my + _C1)
                 contrast_sum += contrast
                 ssim_sum += contrast * luminance
