@@ -18,6 +18,7 @@ from lichen.pipeline.archive.layout import DIGEST_PATTERN, FORMAT, is_name
 ROW_GROUP = 10_000
 MAX_OFFSET = 2**48
 MAX_LENGTH = 2**40
+MAX_SECONDS = 1e12
 MAX_SIDE = 2**31 - 1
 """Pixels along one side of a picture."""
 
@@ -130,7 +131,7 @@ def to_table(rows: Iterable[IndexRow]) -> pa.Table:
     for row in sorted(rows, key=lambda row: row.key.encode()):
         for name, values in columns.items():
             values.append(getattr(row, name))
-    columns["source_mtime"] = [None if t is None else microseconds(t) for t in columns["source_mtime"]]
+    columns["source_mtime"] = [microseconds(mtime) for mtime in columns["source_mtime"]]
     return pa.Table.from_pydict(columns, schema=SCHEMA)
 
 
@@ -156,8 +157,10 @@ def _values(table: pa.Table) -> list[dict[str, Any]]:
     return values
 
 
-def microseconds(seconds: float) -> int:
-    """A modification time as the index keeps it."""
+def microseconds(seconds: float | None) -> int | None:
+    """A modification time as the index keeps it; None for one that no calendar has."""
+    if seconds is None or not abs(seconds) < MAX_SECONDS:  # NaN is in no range
+        return None
     return round(seconds * 1e6)
 
 

@@ -56,8 +56,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(403)
             return
         target = http.client.HTTPConnection(self.server.target)
-        target.request(self.command, self.path, body, headers)
-        answer = target.getresponse()
+        try:
+            target.request(self.command, self.path, body, headers)
+            answer = target.getresponse()
+        except OSError:  # the server has gone: a client's last request after the tests
+            self.close_connection = True
+            return
         content = answer.read()
         target.close()
         if fault == "answer lost":

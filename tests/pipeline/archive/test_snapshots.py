@@ -247,6 +247,29 @@ def test_diff_of_sources() -> None:
     assert len(found.work) == 4
 
 
+def test_what_was_skipped_is_not_new_again(store: Store, new_job: Any, row: Any) -> None:
+    from lichen.pipeline.archive.shard import ShardWriter
+
+    job = new_job(store)
+    with ShardWriter(store, layout.shard_id(job, 0)) as writer:
+        writer.add(row(writer.append(b"x"), "picture", b"x"))
+        writer.skip("notes.txt", "u", "no picture", size=5, mtime=1.5)
+        writer.skip("list.csv", "u", "no picture", size=6, etag="e")
+        writer.quarantine("unreadable.jpg", "u", OSError("gone"), size=7)
+        commit_shard(store, writer.publish())
+    write_snapshot(store, job)
+    listed = [
+        source("picture", 1),
+        source("notes.txt", 5, 1.5),
+        source("list.csv", 6, etag="another"),
+        source("unreadable.jpg", 7),
+    ]
+    found = diff_sources(opened(store), listed)
+    assert (found.unchanged, found.skipped) == (1, 1)
+    assert [one.key for one in found.new] == ["list.csv", "unreadable.jpg"]
+    assert len(diff_sources(opened(store), listed, retry_skipped=True).new) == 3
+
+
 def test_times_survive_the_index(memory: Store, new_job: Any, row: Any) -> None:
     from lichen.pipeline.archive.shard import ShardWriter
 
@@ -257,6 +280,8 @@ def test_times_survive_the_index(memory: Store, new_job: Any, row: Any) -> None:
             writer.add(row(writer.append(b"x"), key, b"x", source_mtime=mtime))
         commit_shard(memory, writer.publish())
     write_snapshot(memory, job)
+    for odd in (float("nan"), float("inf"), -1e300, 1e15):
+        assert diff_sources(opened(memory), [source("k0", 1, odd)]).unchanged == 1
     same = [source(key, 1, mtime) for key, mtime in times.items()]
     assert diff_sources(opened(memory), same).unchanged == 200
     later = [source(key, 1, mtime + 2e-6) for key, mtime in times.items()]
