@@ -1,0 +1,165 @@
+"""Pictures of an archive back into a folder of files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+from lichen.models.errors import LichenError, UsageError
+from lichen.pipeline.archive.index import IndexRow
+from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.images import save_picture, to_pil
+from lichen.pipeline.unpack import Unpacked, unpack
+
+Format = Literal["png", "jpeg", "original"]
+FORMATS: tuple[Format, ...] = ("png", "jpeg", "original")
+
+_ENDINGS = {"png": (".png",), "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif")}
+_MAX_NAME = 255
+"""Bytes of a file name on the common file systems."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A picture that could not be written."""
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """What was written. ``left_out`` counts compressed pictures where only originals were asked for."""
+
+    written: int
+    originals: int
+    bytes: int
+    left_out: int
+    problems: tuple[Problem, ...]
+
+
+class Destination:
+    """The files of one folder: a path of its own for every key, and none outside the folder.
+
+    Folders of keys become folders. Parts of a key that mean something else to a file system (empty, ``.``, ``..``,
+    control characters) are written as ``%`` and two hexadecimal digits for each character. Where the ending
+    changes, ``a.jpg`` becomes ``a.png``, or ``a.jpg.png`` if another picture of this export has that name.
+    """
+
+    def __init__(self, folder: Path, *, overwrite: bool) -> None:
+        self.folder = folder
+        self.overwrite = overwrite
+        self._taken: set[Path] = set()
+
+    def path(self, key: str, format_: Format) -> Path:
+        """The path for a picture; the next call with the same key gets another. Raises ``UsageError``."""
+        parts = [_safe(part) for part in key.split("/")]
+        stem, ending = os.path.splitext(parts[-1])
+        names = [parts[-1]]
+        if format_ != "original" and ending.lower() not in _ENDINGS[format_]:
+            suffix = _ENDINGS[format_][0]
+            names = [stem + suffix, parts[-1] + suffix]
+        if any(len(os.fsencode(name)) > _MAX_NAME for name in (*parts[:-1], names[-1])):
+            raise UsageError("the key is too long for a file name")
+        for name in names:
+            path = self.folder.joinpath(*parts[:-1], name)
+            if path not in self._taken:
+                self._taken.add(path)
+                return path
+        raise UsageError(f"another picture was already written to {path}")
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Put a file there, whole or not at all. Raises ``UsageError`` if it exists and must not be replaced."""
+        temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not self.overwrite:
+                raise UsageError(f"{path} exists already")
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error}") from error
+
+
+def export(
+    archive: Archive,
+    batches: Iterable[list[IndexRow]],
+    folder: Path,
+    *,
+    file_format: Format = "png",
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+    **settings: Any,
+) -> ExportResult:
+    """Write pictures (``select``) to a local folder as PNG or JPEG, with their EXIF, ICC profile and XMP.
+
+    Stored pictures are written as the files that they were, byte for byte; with ``original`` only those are
+    written. ``settings`` are Pillow's for the format (``quality`` of JPEG). A picture that cannot be read,
+    decoded or written is a problem in the result and stops nothing.
+    """
+    if file_format not in FORMATS:
+        raise UsageError(f"unknown format {file_format!r}; use one of {', '.join(FORMATS)}")
+    destination = Destination(folder, overwrite=overwrite)
+    counts = {"written": 0, "originals": 0, "bytes": 0, "left_out": 0}
+    problems: list[Problem] = []
+
+    def finish(job: tuple[Unpacked[IndexRow], Path]) -> int | LichenError:
+        item, path = job
+        try:
+            data = _file_bytes(item, file_format, settings)
+            destination.write(path, data)
+        except LichenError as error:
+            return error
+        return len(data)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for batch in batches:
+            chosen = [row for row in batch if file_format != "original" or row.status == "stored"]
+            counts["left_out"] += len(batch) - len(chosen)
+            chosen.sort(key=lambda row: (row.shard, row.offset))
+            for window in unpack(archive, chosen):
+                jobs = []
+                for item in window:
+                    try:
+                        stored = item.place.status == "stored"
+                        jobs.append((item, destination.path(item.place.key, "original" if stored else file_format)))
+                    except UsageError as error:
+                        problems.append(Problem(key=item.place.key, message=str(error)))
+                for (item, _), outcome in zip(jobs, pool.map(finish, jobs), strict=True):
+                    if isinstance(outcome, LichenError):
+                        problems.append(Problem(key=item.place.key, message=str(outcome)))
+                        continue
+                    counts["written"] += 1
+                    counts["originals"] += item.place.status == "stored"
+                    counts["bytes"] += outcome
+                if progress is not None:
+                    progress(len(window))
+    return ExportResult(**counts, problems=tuple(problems))
+
+
+def _file_bytes(item: Unpacked[IndexRow], file_format: Format, settings: dict[str, Any]) -> bytes:
+    if item.error is not None:
+        raise item.error
+    if item.decoded is None:
+        return item.payload
+    image = to_pil(item.decoded.pixels, item.place.mode or "", item.side)
+    buffer = BytesIO()
+    save_picture(image, buffer, file_format.upper(), blocks=item.side.blocks, **settings)
+    return buffer.getvalue()
+
+
+def _safe(part: str) -> str:
+    """A part of a key as a file name; almost always as it is."""
+    if part in ("", ".", ".."):
+        return part.replace(".", "%2E") or "%"
+    return "".join(f"%{ord(c):02X}" if ord(c) < 32 or c == "\x7f" else c for c in part)

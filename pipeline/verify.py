@@ -1,0 +1,292 @@
+"""Proof, at any time and on any machine, that an archive still gives back what was put in.
+
+Reads every payload, tests its checksum, decodes it, and compares the digest of the decoded symbols with the one
+that was recorded when the picture was compressed: symbols are integers and equal on every device. Decoded pixels
+may differ by a little between devices and library versions, so their digest is only counted. With the sources at
+hand the decoded pixels are compared with them again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lichen.models.codec import symbol_digest
+from lichen.models.errors import ArchiveError, CorruptArchive, LichenError, SourceUnreadable
+from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.index import IndexRow, to_rows
+from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.images import read_picture, to_pil
+from lichen.pipeline.quality import measure
+from lichen.pipeline.select import select
+from lichen.pipeline.sources import Source, list_sources, read_source
+from lichen.pipeline.unpack import Unpacked, unpack
+
+TOLERANCE = 0.05
+"""dB by which a picture may be further from its source than was recorded: bf16 and float32 differ by less."""
+
+MAX_FAILURES = 1000
+_CHUNK = 8 * 1024 * 1024
+
+Check = Literal["file", "index", "payload", "symbols", "original", "source"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Something that is not as it was written. ``key`` is None where it is not one picture's."""
+
+    key: str | None
+    file: str
+    check: Check
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyResult:
+    """What was looked at and what was wrong; ``failures`` holds the first ``MAX_FAILURES`` of ``failed``."""
+
+    snapshot: int | None
+    pictures: int
+    compressed: int
+    stored: int
+    files: int
+    """Whose presence and size were checked."""
+    bytes_read: int
+    pixels: int
+    pixels_differ: int
+    """Pictures whose symbols are right but whose pixels are not bit for bit those of the writer; advisory."""
+    sources_compared: int
+    sources_missing: int
+    sources_changed: int
+    failed: int
+    failures: tuple[Failure, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.failed == 0
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 4 when something failed."""
+        return 0 if self.ok else 4
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"ok": self.ok, **dataclasses.asdict(self)}
+
+
+def verify_archive(
+    archive: Archive,
+    patterns: Sequence[str] = (),
+    *,
+    source: str | Sequence[str] | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    tolerance: float = TOLERANCE,
+    progress: Callable[[int], None] | None = None,
+) -> VerifyResult:
+    """Verify all pictures of a snapshot, or those that keys and globs choose (``select``).
+
+    Without patterns the snapshot's files are checked too: payload files and index parts by size, index files by
+    SHA-256. ``source`` (what the archive was made from) has its pictures compared again: PSNR at most ``tolerance``
+    dB below the recorded one. A source that has changed since or is gone is counted and no failure. ``progress``
+    is called with numbers of pictures. Whatever is wrong with the archive ends up in the result; raises
+    ``UsageError`` for patterns or sources that do not exist, and ``StoreError`` only where nothing can be read.
+    """
+    run = _Verification(archive, tolerance, source_options)
+    if source is not None:
+        run.sources = {found.key: found for found in list_sources(source, storage_options=source_options)}
+    if patterns:
+        batches = select(archive, patterns)
+    else:
+        run.check_files()
+        batches = run.all_rows()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for batch in batches:
+            for window in unpack(archive, sorted(batch, key=lambda row: (row.shard, row.offset))):
+                for _ in pool.map(run.check, window):
+                    pass
+                run.count(window)
+                if progress is not None:
+                    progress(len(window))
+    return run.result()
+
+
+class _Verification:
+    """Counts and failures of one run. ``check`` is called from several threads, on different pictures."""
+
+    def __init__(self, archive: Archive, tolerance: float, source_options: Mapping[str, Any] | None) -> None:
+        self.archive, self.tolerance, self.source_options = archive, tolerance, source_options
+        self.sources: dict[str, Source] | None = None
+        self.failures: list[Failure] = []
+        self.counts = dict.fromkeys(("pictures", "compressed", "stored", "files", "bytes_read", "pixels"), 0)
+        # list.append is atomic, adding to an integer is not
+        self.differing: list[None] = []
+        self.compared: list[None] = []
+        self.missing: list[None] = []
+        self.changed: list[None] = []
+
+    def result(self) -> VerifyResult:
+        snapshot = self.archive.snapshot
+        self.failures.sort(key=lambda failure: (failure.key is not None, failure.key or failure.file))
+        return VerifyResult(
+            snapshot=None if snapshot is None else snapshot.number,
+            **self.counts,
+            pixels_differ=len(self.differing),
+            sources_compared=len(self.compared),
+            sources_missing=len(self.missing),
+            sources_changed=len(self.changed),
+            failed=len(self.failures),
+            failures=tuple(self.failures[:MAX_FAILURES]),
+        )
+
+    # --- files ---
+
+    def check_files(self) -> None:
+        """Sizes of everything that the snapshot names; digests of its index."""
+        snapshot = self.archive.snapshot
+        if snapshot is None:
+            return
+        for payload in snapshot.payloads:
+            path = layout.shard_path(payload.record.file)
+            self._check_size(path, payload.record.size)
+            self._check_size(path.removesuffix(".bin") + ".parquet", payload.index_size)
+        for digest, files in snapshot.codecs.items():
+            for extension, size in files.items():
+                self._check_size(layout.codec_path(digest, extension), size)
+        for part in snapshot.index:
+            path = layout.snapshot_file_path(part.record.file)
+            if self._check_size(path, part.record.size) and self._sha256(path, part.record.size) != part.record.sha256:
+                self._fail(None, path, "index", "its SHA-256 is not the one that the snapshot states")
+
+    def _check_size(self, path: str, size: int) -> bool:
+        self.counts["files"] += 1
+        try:
+            found = self.archive.store.size(path)
+        except ArchiveError as error:
+            self._fail(None, path, "file", str(error))
+            return False
+        if found != size:
+            self._fail(None, path, "file", f"has {found} bytes instead of {size}")
+        return found == size
+
+    def _sha256(self, path: str, size: int) -> str:
+        digest = hashlib.sha256()
+        for offset in range(0, size, _CHUNK):
+            digest.update(self.archive.store.read_range(path, offset, min(_CHUNK, size - offset)))
+        return digest.hexdigest()
+
+    def all_rows(self) -> Iterator[list[IndexRow]]:
+        """Every row that can be read; a damaged row group does not hide the others."""
+        snapshot = self.archive.snapshot
+        for part in () if snapshot is None else snapshot.index:
+            path = layout.snapshot_file_path(part.record.file)
+            try:
+                file = IndexFile(
+                    self.archive.store,
+                    path,
+                    size=part.record.size,
+                    rows=part.record.rows,
+                    payload_sizes={} if snapshot is None else snapshot.payload_sizes,
+                )
+            except ArchiveError as error:
+                self._fail(None, path, "index", str(error))
+                continue
+            for group in range(file.groups):
+                try:
+                    rows = to_rows(file.read(group))
+                except CorruptArchive as error:
+                    self._fail(None, path, "index", str(error))
+                    continue
+                yield rows
+
+    # --- pictures ---
+
+    def count(self, window: Sequence[Unpacked[IndexRow]]) -> None:
+        """Add pictures to the totals."""
+        for item in window:
+            row = item.place
+            self.counts["pictures"] += 1
+            self.counts[row.status] += 1
+            self.counts["bytes_read"] += row.length + (row.side_length or 0)
+            if item.decoded is not None:
+                self.counts["pixels"] += (row.width or 0) * (row.height or 0)
+
+    def check(self, item: Unpacked[IndexRow]) -> None:
+        """Everything about one picture that was read and decoded."""
+        row = item.place
+        if item.error is not None:
+            self._fail(row.key, row.shard, "payload", str(item.error))
+        elif item.decoded is None:
+            self._check_original(row, item.payload)
+        else:
+            self._check_decoded(item)
+
+    def _check_original(self, row: IndexRow, payload: bytes) -> None:
+        if len(payload) != row.source_bytes or hashlib.sha256(payload).digest() != row.source_sha256:
+            self._fail(row.key, row.shard, "original", "the stored file is not the source: its SHA-256 differs")
+        elif self.sources is not None:
+            self._source_of(row)
+
+    def _check_decoded(self, item: Unpacked[IndexRow]) -> None:
+        row, decoded = item.place, item.decoded
+        assert decoded is not None
+        if row.symbols_digest is None:
+            return self._fail(row.key, row.shard, "symbols", "the index has no digest to compare with")
+        if decoded.symbols != row.symbols_digest:
+            return self._fail(row.key, row.shard, "symbols", "the decoded symbols are not those that were encoded")
+        try:
+            to_pil(decoded.pixels, row.mode or "", item.side)
+        except ArchiveError as error:
+            return self._fail(row.key, row.shard, "payload", str(error))
+        if row.pixels_digest is not None and symbol_digest(decoded.pixels) != row.pixels_digest:
+            self.differing.append(None)
+        if self.sources is not None and (data := self._source_of(row)) is not None:
+            self._compare(item, data)
+        return None
+
+    def _source_of(self, row: IndexRow) -> bytes | None:
+        """The bytes of the source, if they are still those that were archived."""
+        source = None if self.sources is None else self.sources.get(row.key)
+        if source is None:
+            self.missing.append(None)
+            return None
+        try:
+            data = read_source(source, storage_options=self.source_options)
+        except SourceUnreadable:
+            self.missing.append(None)
+            return None
+        if hashlib.sha256(data).digest() != row.source_sha256:
+            self.changed.append(None)
+            return None
+        self.compared.append(None)
+        return data
+
+    def _compare(self, item: Unpacked[IndexRow], data: bytes) -> None:
+        row, decoded = item.place, item.decoded
+        assert decoded is not None
+        try:
+            picture = read_picture(data, name=row.key)
+            found = measure(picture.pixels, decoded.pixels, picture.mode, with_ms_ssim=False)
+        except LichenError as error:
+            return self._fail(row.key, row.shard, "source", f"cannot be compared with its source: {error}")
+        if picture.mode != row.mode:
+            return self._fail(row.key, row.shard, "source", f"is of mode {row.mode}, its source of {picture.mode}")
+        if row.psnr is not None and not found.psnr >= row.psnr - self.tolerance:
+            message = f"PSNR against the source is {found.psnr:.3f} dB, recorded were {row.psnr:.3f}"
+            return self._fail(row.key, row.shard, "source", message)
+        for name in ("exif", "icc", "xmp"):
+            if getattr(picture, name) != getattr(item.side, name):
+                return self._fail(row.key, row.shard, "source", f"its {name.upper()} is not the source's")
+        kept, original = (None if alpha is None else alpha.tobytes() for alpha in (item.side.alpha, picture.alpha))
+        if kept != original:
+            return self._fail(row.key, row.shard, "source", "its alpha plane is not the source's")
+        return None
+
+    def _fail(self, key: str | None, file: str, check: Check, message: str) -> None:
+        self.failures.append(Failure(key=key, file=file, check=check, message=message))
