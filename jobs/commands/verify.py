@@ -1,0 +1,73 @@
+"""``lichen verify``: proof that an archive still gives back what was put in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lichen.jobs import options
+
+SHOWN = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(verify)
+
+
+def verify(
+    archive: options.ArchiveArgument,
+    keys: options.KeysArgument = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="SRC", help="Compare the pictures with these sources again.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="With --source: dB by which PSNR may be below the recorded one.")
+    ] = 0.05,
+    snapshot: options.SnapshotOption = None,
+    device: options.DeviceOption = "auto",
+    precision: options.PrecisionOption = "auto",
+    storage_options: options.StorageOption = None,
+    source_options: Annotated[
+        str | None, typer.Option(metavar="JSON", help="fsspec options for the store of the sources.")
+    ] = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Read, decode and check every picture, or some of them. Exits with 4 if anything is wrong.
+
+    Checksums, decoded symbols and stored originals are compared exactly; without keys, also every file that the
+    snapshot names.
+    """
+    from lichen.jobs import console
+    from lichen.jobs.display import bytes_text, shown
+    from lichen.pipeline.verify import verify_archive
+
+    opened = options.open_archive(archive, storage_options, snapshot=snapshot, device=device, precision=precision)
+    with console.progress("Verifying", len(opened) if not keys else None) as advance:
+        result = verify_archive(
+            opened,
+            keys or (),
+            source=source,
+            source_options=options.storage_options(source_options),
+            tolerance=tolerance,
+            progress=advance,
+        )
+    if as_json:
+        console.write_json(result.to_json())
+    else:
+        counted = f"{result.pictures:,} pictures ({result.compressed:,} compressed, {result.stored:,} stored)"
+        typer.echo(f"{counted}, {bytes_text(result.bytes_read)}, {result.files:,} files checked")
+        if source is not None:
+            gone, changed = result.sources_missing, result.sources_changed
+            typer.echo(f"{result.sources_compared:,} compared with their sources; {gone:,} gone, {changed:,} changed")
+        if result.pixels_differ:
+            note = "decode to slightly other pixels than where they were written, which other devices may"
+            typer.echo(f"{result.pixels_differ:,} {note}")
+        typer.echo("all good" if result.ok else f"{result.failed:,} FAILED")
+    for failure in result.failures[:SHOWN]:
+        where = failure.file if failure.key is None else f"{failure.key} in {failure.file}"
+        typer.echo(f"lichen: {shown(where)}: {failure.check}: {shown(failure.message)}", err=True)
+    if result.failed > SHOWN:
+        typer.echo(f"lichen: and {result.failed - SHOWN:,} more", err=True)
+    raise typer.Exit(result.exit_code)

@@ -1,0 +1,47 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+
+def bytes_text(count: float) -> str:
+    """``1.23 MB``: three significant digits, powers of 1000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(value) < 999.5:
+            break
+        value /= 1000
+    else:
+        unit = "PB"
+    digits = 0 if unit == "B" or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
+    return f"{value:.{digits}f} {unit}"
+
+
+def percent(value: float | None) -> str:
+    """A share as ``61.9 %``."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None, pattern: str = "{:.2f}") -> str:
+    """A number, or a dash for None."""
+    return "-" if value is None else pattern.format(value)
+
+
+def shown(name: str, width: int | None = None) -> str:
+    """A key or a message for a terminal: control characters escaped, the middle left out beyond ``width``."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+    if width is not None and len(text) > width:
+        tail = (width - 3) * 2 // 3
+        text = f"{text[: width - 3 - tail]}...{text[-tail:]}"
+    return text
+
+
+def duration(seconds: float | None) -> str:
+    """``1 h 02 min``, ``3 min 20 s``, ``12 s``."""
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
