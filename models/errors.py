@@ -122,6 +122,10 @@ class JobError(LichenError):
     """A job could not go on."""
 
 
+class JobInterrupted(JobError):
+    """A job was asked to stop. What it committed stays; the same command goes on with the rest."""
+
+
 class TooManyFailures(JobError):
     """More shards or pictures failed than the job allows."""
 

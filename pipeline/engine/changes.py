@@ -1,0 +1,102 @@
+"""What a job has to do in an archive that holds pictures already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lichen.models.errors import DuplicateKey
+from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.commit import counting_commits, list_commits
+from lichen.pipeline.archive.index import microseconds
+from lichen.pipeline.archive.job import list_jobs, read_done, read_job
+from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.rejects import Skipped, read_table
+from lichen.pipeline.archive.store import Store
+from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_table
+from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.sources import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """Sources that are new or changed, and keys whose source is gone."""
+
+    work: tuple[Source, ...]
+    unchanged: int
+    missing: tuple[str, ...]
+
+
+def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig) -> Changes:
+    """Compare sources with an archive; ``Source`` and index are both held in memory.
+
+    Files that an earlier job on the same sources skipped, because they are no pictures, are not new. Files that
+    it could not read are. Raises ``DuplicateKey`` for a changed picture that came from other sources, unless
+    the configuration says what to do.
+    """
+    store = archive.store
+    ours = {job for job in list_jobs(store) if _is_same(read_job(store, job).config.get("source"), config.sources)}
+    known = archive.table([*KNOWN_COLUMNS, "shard"])
+    diff = diff_table(known.select(list(KNOWN_COLUMNS)), sources)
+    homes = _homes(known, {source.key for source in diff.changed} | set(diff.missing))
+    changed = diff.changed
+    if foreign := [source for source in changed if homes[source.key] not in ours]:
+        if config.on_collision == "error":
+            raise DuplicateKey(
+                f"{foreign[0].key!r} and {len(foreign) - 1} more keys are in the archive already, from other sources; "
+                "replace or keep those with --on-collision, or use another archive"
+            )
+        if config.on_collision == "keep":
+            changed = tuple(source for source in changed if homes[source.key] in ours)
+    new = diff.new
+    seen = 0
+    if new and not config.store_others:
+        new = tuple(_without_skipped(store, new, ours))
+        seen = len(diff.new) - len(new)
+    return Changes(
+        work=new + changed,
+        unchanged=diff.unchanged + seen,
+        missing=tuple(key for key in diff.missing if homes[key] in ours),
+    )
+
+
+def _is_same(stated: object, sources: Sequence[str]) -> bool:
+    return isinstance(stated, list) and tuple(stated) == tuple(sources)
+
+
+def _homes(known: pa.Table, keys: set[str]) -> dict[str, str]:
+    """The job that each of some keys came from."""
+    if not keys:
+        return {}
+    wanted = pa.array(sorted(keys), pa.string())
+    rows = known.filter(pc.is_in(known.column("key"), value_set=wanted))
+    pairs = zip(rows.column("key").to_pylist(), rows.column("shard").to_pylist(), strict=True)
+    return {key: layout.job_of(shard) for key, shard in pairs}
+
+
+def _without_skipped(store: Store, sources: Iterable[Source], jobs: set[str]) -> Iterator[Source]:
+    skipped: dict[str, dict[str, object]] = {}
+    for job in sorted(jobs):
+        done = read_done(store, job)
+        if done is None or done.state != "finished":
+            continue
+        for commit in counting_commits(list_commits(store, job), job):
+            if commit.skipped is not None:
+                table = read_table(store, layout.job_path(job, f"skipped/{commit.skipped.file}"), Skipped)
+                skipped |= {row["key"]: row for row in table.to_pylist()}
+    for source in sources:
+        before = skipped.get(source.key)
+        if before is None or _differs(source, before):
+            yield source
+
+
+def _differs(source: Source, before: dict[str, object]) -> bool:
+    if source.size != before["size"] or source.etag != before["etag"]:
+        return True
+    mtime = before["mtime"]
+    if source.mtime is None or not isinstance(mtime, float):
+        return False
+    return microseconds(source.mtime) != microseconds(mtime)

@@ -1,0 +1,312 @@
+"""What a job is told, what its workers are told, and what comes back. Plain data; imports neither torch nor Ray."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from lichen.models.errors import UsageError
+from lichen.pipeline.archive.commit import ShardCommit
+from lichen.pipeline.archive.manifest import Json
+from lichen.pipeline.sources import Source
+from lichen.pipeline.sources.base import is_local, local_path
+from lichen.pipeline.sources.unique import OnDuplicate
+
+OnCollision = Literal["error", "replace", "keep"]
+ExecutorName = Literal["ray", "local"]
+
+SHARD_BYTES = 256 * 1024 * 1024
+STAGES = ("read", "open", "encode", "decode", "measure", "write")
+"""Where a worker's threads spend their time: reading sources, decoding picture files, the codec in both directions,
+comparing pixels, and packing, spooling and reading back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """One compression job. Everything after ``archive`` has a default that suits a folder of photographs."""
+
+    source: str | tuple[str, ...]
+    """Folders, bucket prefixes, tar files, manifests or single files."""
+    archive: str
+    """Local path or any fsspec URL."""
+    codec: str = "s2c-conv"
+    quality: float = 75.0
+    psnr_floor: float = 30.0
+    """dB over the whole picture; see ``quality.Floors``."""
+    block_psnr_floor: float = 24.0
+    """dB in the worst 64x64 block."""
+    ms_ssim: float = 1.0
+    """Share of the pictures whose MS-SSIM is measured, chosen by their keys."""
+    store_others: bool = False
+    """Store files that are no pictures, instead of naming them."""
+    hidden: bool = False
+    on_duplicate: OnDuplicate = "error"
+    """Of two sources with one key. ``error`` lists all sources once before the job starts; the others do not."""
+    on_collision: OnCollision = "error"
+    """Of a key that the archive has from another source: refuse the job, replace the picture, or keep it."""
+    abandon: bool = False
+    """Give up unfinished jobs of the same source that were begun with other settings, instead of refusing."""
+    shard_bytes: int | None = None
+    """Bytes of sources in a shard; by default 256 MiB, and less where a small job has to feed several workers."""
+    shard_pictures: int = 16_384
+    attempts: int = 3
+    """Attempts at a shard that fails with an error before the job fails."""
+
+    executor: ExecutorName = "ray"
+    address: str | None = None
+    """Of a Ray cluster; by default Ray is started on this machine."""
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+    """By default 1 where Ray has GPUs and ``device`` is not ``cpu``, else 0. Fractions share a GPU."""
+    cpus_per_worker: int | None = None
+    """By default the cores of a node, divided among the workers that its GPUs allow."""
+    lanes: int | None = None
+    """Batches that a worker has in the codec at once: by default its cores, on a GPU 2 to 8."""
+    device: str = "auto"
+    precision: str = "auto"
+    source_options: Mapping[str, Any] = field(default_factory=dict)
+    """fsspec storage options. Handed to the workers, never written into the archive."""
+    archive_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"quality must be 1 to 100, not {self.quality}")
+        if not 0 <= self.ms_ssim <= 1:
+            raise UsageError(f"ms_ssim is a share from 0 to 1, not {self.ms_ssim}")
+        if math.isnan(self.psnr_floor) or math.isnan(self.block_psnr_floor):
+            raise UsageError("a quality floor must be a number")
+        if self.executor not in ("ray", "local"):
+            raise UsageError(f"executor must be ray or local, not {self.executor!r}")
+        if self.on_collision not in ("error", "replace", "keep"):
+            raise UsageError(f"on_collision must be error, replace or keep, not {self.on_collision!r}")
+        for name in ("shard_bytes", "shard_pictures", "attempts", "workers", "cpus_per_worker", "lanes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+        gpus = self.gpus_per_worker
+        if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
+            raise UsageError(f"gpus_per_worker must be a whole number or below 1, not {gpus}")
+        if not self.sources:
+            raise UsageError("a job needs a source")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources as they are frozen: local ones as absolute paths."""
+        names = (self.source,) if isinstance(self.source, str) else tuple(self.source)
+        return tuple(os.path.abspath(local_path(name)) if name and is_local(name) else name for name in names)
+
+    def frozen(self, shard_bytes: int) -> dict[str, Json]:
+        """What is written into the archive and cannot change while the job lasts. Holds no credentials."""
+        return {
+            "source": list(self.sources),
+            "codec": self.codec,
+            "quality": self.quality,
+            "psnr_floor": self.psnr_floor,
+            "block_psnr_floor": self.block_psnr_floor,
+            "ms_ssim": self.ms_ssim,
+            "store_others": self.store_others,
+            "hidden": self.hidden,
+            "on_duplicate": self.on_duplicate,
+            "on_collision": self.on_collision,
+            "shard_pictures": self.shard_pictures,
+            "shard_bytes": shard_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """What every worker of a job is told once. Pickled to other processes."""
+
+    archive: str
+    archive_options: Mapping[str, Any]
+    conditional: bool
+    """Whether the store's ``create`` is atomic: then workers commit, otherwise the driver does."""
+    source_options: Mapping[str, Any]
+    codec: str
+    quality: float
+    psnr_floor: float
+    block_psnr_floor: float
+    ms_ssim: float
+    store_others: bool
+    device: str
+    precision: str
+    lanes: int | None
+    cpus: int | None
+    """Cores that this worker may use; None for all of the process."""
+
+    @classmethod
+    def of(cls, config: JobConfig, *, conditional: bool, cpus: int | None = None) -> WorkerConfig:
+        """The part of a job's configuration that its workers need."""
+        own = {field.name for field in fields(cls)} - {"conditional", "cpus"}
+        return cls(conditional=conditional, cpus=cpus, **{name: getattr(config, name) for name in own})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """One attempt at one shard."""
+
+    shard: str
+    attempt: str
+    sources: tuple[Source, ...]
+    store_only: bool = False
+    """Store the bytes without looking at them: for the picture that kills its worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What was done to some pictures. Adds up."""
+
+    compressed: int = 0
+    stored: int = 0
+    quarantined: int = 0
+    skipped: int = 0
+    source_bytes: int = 0
+    """Of what was compressed or stored, as is ``payload_bytes`` (side data included) and ``pixels``."""
+    payload_bytes: int = 0
+    pixels: int = 0
+    compressed_bytes: int = 0
+    """Payload bytes of compressed pictures alone, for bpp with ``compressed_pixels``."""
+    compressed_pixels: int = 0
+    retries: int = 0
+    """Encodings that were repeated at a higher quality."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Thread seconds by stage (``STAGES``)."""
+
+    def __add__(self, other: Counts) -> Counts:
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _COUNTERS}
+        stages = self.seconds.keys() | other.seconds.keys()
+        seconds = {name: self.seconds.get(name, 0.0) + other.seconds.get(name, 0.0) for name in stages}
+        return Counts(**sums, seconds=seconds)
+
+    @property
+    def sources(self) -> int:
+        """Sources that are done with, however they ended."""
+        return self.compressed + self.stored + self.quarantined + self.skipped
+
+    @property
+    def bpp(self) -> float | None:
+        """Bits per pixel of the compressed pictures, side data included."""
+        return self.compressed_bytes * 8 / self.compressed_pixels if self.compressed_pixels else None
+
+    @property
+    def savings(self) -> float:
+        """1 - payload bytes / source bytes, without index and codec; 0 before the first picture."""
+        return 1 - self.payload_bytes / self.source_bytes if self.source_bytes else 0.0
+
+    def to_json(self) -> dict[str, Json]:
+        """For the summary of a commit and for ``progress.json``."""
+        values: dict[str, Json] = {name: getattr(self, name) for name in _COUNTERS}
+        return {**values, "seconds": {name: round(self.seconds[name], 3) for name in sorted(self.seconds)}}
+
+    @classmethod
+    def of_commit(cls, commit: ShardCommit) -> Counts:
+        """From a committed shard, whichever driver saw it: its totals and the engine's summary."""
+        totals, notes = commit.totals, commit.summary
+        extras = {name: value for name in _NOTED if isinstance(value := notes.get(name), int)}
+        seconds = notes.get("seconds")
+        return cls(
+            compressed=totals["compressed"],
+            stored=totals["stored"],
+            quarantined=commit.quarantine.rows if commit.quarantine else 0,
+            skipped=commit.skipped.rows if commit.skipped else 0,
+            source_bytes=totals["source_bytes"],
+            payload_bytes=totals["payload_bytes"],
+            pixels=totals["pixels"],
+            seconds=dict(seconds) if isinstance(seconds, dict) else {},
+            **extras,
+        )
+
+
+_COUNTERS = tuple(field.name for field in fields(Counts) if field.name != "seconds")
+_NOTED = ("compressed_bytes", "compressed_pixels", "retries")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardResult:
+    """A finished attempt. ``committed`` is None where the driver has to commit."""
+
+    commit: ShardCommit
+    committed: bool | None
+    """False if another attempt, or a split, was first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecFiles:
+    """A codec as a worker put it into the archive."""
+
+    digest: str
+    extensions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a running job stands. Rates are those of this run alone."""
+
+    job: str
+    counts: Counts
+    """Everything that is done, earlier runs of the job included, and shards in work so far."""
+    fresh: Counts
+    """What this run did."""
+    shards_done: int
+    shards_planned: int
+    planned_sources: int
+    """Sources in the plan so far; all of them once ``plan_complete``."""
+    planned_bytes: int
+    plan_complete: bool
+    seconds: float
+    """Since the first shard was handed out."""
+
+    @property
+    def images_per_second(self) -> float:
+        return self.fresh.sources / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def megapixels_per_second(self) -> float:
+        return self.fresh.pixels / 1e6 / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to go, by source bytes where sizes are known; None while it cannot be told."""
+        if not self.plan_complete or self.seconds <= 0 or not self.fresh.sources:
+            return None
+        if self.planned_bytes and self.fresh.source_bytes:
+            left, done = max(0, self.planned_bytes - self.counts.source_bytes), self.fresh.source_bytes
+        else:
+            left, done = max(0, self.planned_sources - self.counts.sources), self.fresh.sources
+        return left / done * self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSummary:
+    """How a job ended. ``job`` is None if nothing had to be done."""
+
+    job: str | None
+    snapshot: int | None
+    resumed: bool
+    counts: Counts
+    """Of the whole job, over all its runs."""
+    shards: int
+    splits: int
+    worker_deaths: int
+    seconds: float
+    """Of this run, from the first shard handed out to the snapshot."""
+    startup_seconds: float
+    """Of this run, before that: executor, codec, listing."""
+    megapixels_per_second: float
+    """Of this run, start-up apart."""
+    unchanged: int
+    """Sources that an update found in the archive as they are."""
+    missing: int
+    """Pictures of this source in the archive whose source is gone; they stay."""
+    missing_names: tuple[str, ...]
+    """The first of them, as are the names below."""
+    quarantined_names: tuple[str, ...]
+    skipped_names: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when sources could not be read."""
+        return 3 if self.counts.quarantined else 0

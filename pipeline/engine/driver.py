@@ -1,0 +1,329 @@
+"""The driver of a job: lists, plans, hands out shards, and publishes the snapshot.
+
+Everything that it knows is in the archive, so it may die at any point and be started again with the same command.
+It reads no picture and imports neither torch nor, with the local executor, Ray.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+from lichen.models.errors import JobInterrupted, UsageError
+from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
+from lichen.pipeline.archive.job import (
+    Job,
+    create_job,
+    finish_job,
+    list_jobs,
+    unfinished_jobs,
+    write_progress,
+)
+from lichen.pipeline.archive.lease import Lease, acquire
+from lichen.pipeline.archive.marker import create_marker
+from lichen.pipeline.archive.plan import Grouping, read_summary
+from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
+from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.store import Store, open_store
+from lichen.pipeline.engine.changes import Changes, find_changes
+from lichen.pipeline.engine.config import SHARD_BYTES, Counts, JobConfig, JobSummary, Progress
+from lichen.pipeline.engine.executor import Executor, make_executor
+from lichen.pipeline.engine.planner import Planner
+from lichen.pipeline.engine.schedule import Schedule
+from lichen.pipeline.sources import Source, check_unique, list_sources
+
+Report = Callable[[Progress], None]
+
+MIN_SHARD_BYTES = 8 * 1024 * 1024
+SHARDS_PER_WORKER = 4
+"""What a small job is cut into, where the shard size is left open."""
+
+TICK = 0.25
+"""Seconds between two looks at the workers' counters while nothing else happens."""
+PROGRESS_SECONDS = 5.0
+"""Between two writes of ``progress.json``."""
+NAMES = 100
+"""How many names of missing, quarantined and skipped sources a summary holds."""
+
+
+def run_job(config: JobConfig, report: Report | None = None, *, stop: threading.Event | None = None) -> JobSummary:
+    """Compress sources into an archive: begin a job, go on with an unfinished one, or update.
+
+    ``report`` is called a few times a second. ``stop`` ends the job as SIGTERM does: nothing more is handed out,
+    what is in flight is abandoned, and ``JobInterrupted`` raised. Raises ``UsageError`` for what cannot work,
+    ``DuplicateKey``, ``LeaseHeld`` while another driver has the job, ``TooManyFailures``, ``StoreError``.
+    """
+    return _Driver(config, report or (lambda _progress: None), stop or threading.Event()).run()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What is to be done: a job that exists already or not yet, and its sources."""
+
+    job: Job | None
+    sources: Iterable[Source]
+    changes: Changes | None
+    """None for the first job of an archive."""
+    bytes: int | None
+    """Of all sources together, where they were listed."""
+
+
+class _Driver:
+    def __init__(self, config: JobConfig, report: Report, stop: threading.Event) -> None:
+        self._config, self._report, self._stop = config, report, stop
+        self._began = perf_counter()
+        self._store: Store = open_store(config.archive, config.archive_options)
+        self._planned_sources = self._planned_bytes = self._planned_shards = 0
+        self._written = 0.0
+
+    def run(self) -> JobSummary:
+        store, config = self._store, self._config
+        create_marker(store, exist_ok=True)
+        store.probe()
+        with ExitStack() as stack:
+            stack.enter_context(_sigterm(self._stop))
+            if not store.conditional:
+                stack.enter_context(acquire(store, None))
+            work = self._find_work()
+            if work.job is None and work.changes is not None and not work.changes.work:
+                return self._nothing_to_do(work.changes)
+            lease = stack.enter_context(acquire(store, work.job.job)) if work.job and store.conditional else None
+            executor = make_executor(config, conditional=store.conditional)
+            stack.callback(executor.close)
+            # Again, because Ray takes the signal for itself when it starts.
+            stack.enter_context(_sigterm(self._stop))
+            files = executor.prepare()
+            job = work.job
+            if job is None:
+                job = self._create_job(work, executor, files.digest)
+                if store.conditional:
+                    lease = stack.enter_context(acquire(store, job.job))
+            if files.digest not in job.codecs:
+                raise UsageError(
+                    f"job {job.job} was begun with codec {', '.join(name[:12] for name in job.codecs)}, and "
+                    f"{config.codec!r} is {files.digest[:12]} now; go on with the version of then, or abandon the job"
+                )
+            return self._drive(job, work, executor, files.digest, lease)
+
+    # --- what to do ---
+
+    def _find_work(self) -> _Work:
+        job = self._unfinished()
+        listed = self._listed_bytes() if job is None and self._config.on_duplicate == "error" else None
+        archive = Archive.open(self._config.archive, self._config.archive_options)
+        if archive.snapshot is None or (job is not None and read_summary(self._store, job.job)):
+            return _Work(job=job, sources=self._sources(), changes=None, bytes=listed)
+        changes = find_changes(archive, self._sources(), self._config)
+        size = sum(source.size or 0 for source in changes.work)
+        return _Work(job=job, sources=changes.work, changes=changes, bytes=size)
+
+    def _sources(self) -> Iterator[Source]:
+        config = self._config
+        found = list_sources(list(config.sources), storage_options=config.source_options, hidden=config.hidden)
+        return check_unique(found, config.on_duplicate)
+
+    def _listed_bytes(self) -> int:
+        """List everything once, so that a duplicate key is found before the job starts."""
+        return sum(source.size or 0 for source in self._sources())
+
+    def _unfinished(self) -> Job | None:
+        """The job to go on with. One of the same sources with other settings is refused, or given up."""
+        found = None
+        for job in unfinished_jobs(self._store):
+            if job.config.get("source") != list(self._config.sources):
+                continue
+            stated = job.config.get("shard_bytes")
+            size = self._config.shard_bytes or (stated if isinstance(stated, int) else SHARD_BYTES)
+            wanted = self._config.frozen(size)
+            other = sorted(name for name, value in wanted.items() if job.config.get(name) != value)
+            if not other:
+                found = job
+            elif self._config.abandon:
+                with acquire(self._store, job.job):
+                    finish_job(self._store, job.job, None, "abandoned")
+            else:
+                was = ", ".join(f"{name} {job.config.get(name)!r}" for name in other)
+                raise UsageError(
+                    f"the unfinished job {job.job} of the same sources was begun with {was}; "
+                    "go on with those settings, or abandon it"
+                )
+        return found
+
+    def _create_job(self, work: _Work, executor: Executor, digest: str) -> Job:
+        size = self._config.shard_bytes
+        if size is None:
+            size = SHARD_BYTES
+            if work.bytes and executor.workers > 1:
+                share = work.bytes // (executor.workers * SHARDS_PER_WORKER)
+                size = max(MIN_SHARD_BYTES, min(SHARD_BYTES, share))
+        jobs = list_jobs(self._store)
+        return create_job(self._store, self._config.frozen(size), [digest], after=jobs[-1] if jobs else None)
+
+    # --- the loop ---
+
+    def _drive(self, job: Job, work: _Work, executor: Executor, digest: str, lease: Lease | None) -> JobSummary:
+        store = self._store
+        schedule = Schedule(store, max_failures=self._config.attempts)
+        grouping = Grouping(target_bytes=int(job.config["shard_bytes"]), max_sources=int(job.config["shard_pictures"]))
+        commits = list_commits(store, job.job)
+        started = perf_counter()
+        state = "failed"
+        try:
+            with Planner(store, job.job, work.sources, grouping, commits) as planner:
+                while True:
+                    if self._stop.is_set():
+                        raise JobInterrupted(f"job {job.job} was stopped; the same command goes on with it")
+                    if lease is not None:
+                        lease.check()
+                    self._hand_out(planner, schedule, executor, digest)
+                    if planner.complete and not len(schedule) and not schedule.in_flight:
+                        break
+                    for event in executor.wait(TICK):
+                        schedule.handle(event)
+                    self._show(job, planner, schedule, executor, started)
+            snapshot = write_snapshot(
+                store, job.job, existing="keep" if job.config["on_collision"] == "keep" else "replace"
+            )
+            finish_job(store, job.job, snapshot.number)
+            state = "finished"
+        except (JobInterrupted, KeyboardInterrupt):
+            state = "interrupted"
+            raise
+        finally:
+            self._write_progress(job, state, schedule.counts, schedule.shards)
+        return self._summary(job, snapshot.number, work, executor, schedule, started)
+
+    def _hand_out(self, planner: Planner, schedule: Schedule, executor: Executor, digest: str) -> None:
+        free = executor.free()
+        while free > len(schedule) and not planner.complete:
+            # With nothing in flight there is nothing else to wait for than the listing.
+            planned = planner.take(0 if schedule.in_flight or len(schedule) else TICK)
+            if planned is None:
+                break
+            self._planned_shards += 1
+            self._planned_sources += len(planned.shard.sources)
+            self._planned_bytes += planned.bytes
+            for commit in planned.state.committed:
+                schedule.add_committed(commit)
+            for shard in planned.state.open:
+                schedule.add(shard)
+        while free > 0 and len(schedule):
+            executor.submit(schedule.next_task(), digest)
+            free -= 1
+
+    def _show(self, job: Job, planner: Planner, schedule: Schedule, executor: Executor, started: float) -> None:
+        live = sum(executor.live().values(), Counts())
+        now = perf_counter()
+        self._report(
+            Progress(
+                job=job.job,
+                counts=schedule.counts + live,
+                fresh=schedule.fresh + live,
+                shards_done=schedule.shards,
+                shards_planned=self._planned_shards,
+                planned_sources=self._planned_sources,
+                planned_bytes=self._planned_bytes,
+                plan_complete=planner.complete,
+                seconds=now - started,
+            )
+        )
+        if now - self._written >= PROGRESS_SECONDS:
+            self._written = now
+            self._write_progress(job, "running", schedule.counts + live, schedule.shards)
+
+    def _write_progress(self, job: Job, state: str, counts: Counts, shards: int) -> None:
+        write_progress(
+            self._store,
+            job.job,
+            {
+                "job": job.job,
+                "state": state,
+                "updated": layout.now(),
+                "shards_done": shards,
+                "shards_planned": self._planned_shards,
+                "planned_sources": self._planned_sources,
+                "planned_bytes": self._planned_bytes,
+                "counts": counts.to_json(),
+            },
+        )
+
+    # --- the end ---
+
+    def _summary(
+        self,
+        job: Job,
+        snapshot: int,
+        work: _Work,
+        executor: Executor,
+        schedule: Schedule,
+        started: float,
+    ) -> JobSummary:
+        seconds = perf_counter() - started
+        commits = counting_commits(list_commits(self._store, job.job), job.job)
+        missing = work.changes.missing if work.changes else ()
+        return JobSummary(
+            job=job.job,
+            snapshot=snapshot,
+            resumed=work.job is not None,
+            counts=schedule.counts,
+            shards=schedule.shards,
+            splits=schedule.splits,
+            worker_deaths=executor.deaths,
+            seconds=seconds,
+            startup_seconds=started - self._began,
+            megapixels_per_second=schedule.fresh.pixels / 1e6 / seconds if seconds > 0 else 0.0,
+            unchanged=work.changes.unchanged if work.changes else 0,
+            missing=len(missing),
+            missing_names=missing[:NAMES],
+            quarantined_names=_names(self._store, commits, "quarantine"),
+            skipped_names=_names(self._store, commits, "skipped"),
+        )
+
+    def _nothing_to_do(self, changes: Changes) -> JobSummary:
+        return JobSummary(
+            job=None,
+            snapshot=None,
+            resumed=False,
+            counts=Counts(),
+            shards=0,
+            splits=0,
+            worker_deaths=0,
+            seconds=0.0,
+            startup_seconds=perf_counter() - self._began,
+            megapixels_per_second=0.0,
+            unchanged=changes.unchanged,
+            missing=len(changes.missing),
+            missing_names=changes.missing[:NAMES],
+            quarantined_names=(),
+            skipped_names=(),
+        )
+
+
+def _names(store: Store, commits: Iterable[ShardCommit], table: str) -> tuple[str, ...]:
+    names: list[str] = []
+    kind: type[Quarantined] | type[Skipped] = Quarantined if table == "quarantine" else Skipped
+    for commit in commits:
+        record = commit.quarantine if table == "quarantine" else commit.skipped
+        if record is not None and len(names) < NAMES:
+            rows = read_table(store, layout.job_path(commit.job, f"{table}/{record.file}"), kind)
+            names += rows.column("key").to_pylist()
+    return tuple(names[:NAMES])
+
+
+@contextmanager
+def _sigterm(stop: threading.Event) -> Iterator[None]:
+    """Turn SIGTERM into the event, where this is the thread that may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,96 @@
+"""What the driver needs of whoever runs shards: in this process, or in Ray actors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from lichen.models.errors import UsageError
+from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask
+
+IN_FLIGHT = 2
+"""Shards a worker has at once: one in the codec, one being published or waiting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """An attempt ended well (or lost the race for the commit)."""
+
+    task: ShardTask
+    result: ShardResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An attempt raised an error; its worker lives."""
+
+    task: ShardTask
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Died:
+    """The worker of an attempt is gone."""
+
+    task: ShardTask
+    suspect: bool
+    """Whether this attempt may have killed it: it was in work, and the machine was not simply taken away."""
+    message: str
+
+
+Event: TypeAlias = Finished | Failed | Died
+
+
+class Executor(Protocol):
+    """Runs attempts at shards. All methods are called from one thread; none may block for long except ``wait``."""
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are, or will be when there is enough to do."""
+        ...
+
+    @property
+    def deaths(self) -> int:
+        """Workers that died so far."""
+        ...
+
+    def prepare(self) -> CodecFiles:
+        """Start a first worker, which loads the codec and puts its decoder into the archive.
+
+        Raises what loading raises, and ``JobError`` if the worker dies of it.
+        """
+        ...
+
+    def free(self) -> int:
+        """How many attempts may be submitted now."""
+        ...
+
+    def submit(self, task: ShardTask, digest: str) -> None:
+        """Hand out an attempt."""
+        ...
+
+    def wait(self, timeout: float) -> list[Event]:
+        """What happened, after the first event or ``timeout`` seconds. May be empty."""
+        ...
+
+    def live(self) -> Mapping[str, Counts]:
+        """Counts so far of the attempts that are in flight, by attempt."""
+        ...
+
+    def close(self) -> None:
+        """Abandon what is in flight and let all workers go."""
+        ...
+
+
+def make_executor(config: JobConfig, *, conditional: bool) -> Executor:
+    """The executor that a job asks for. Nothing is started yet."""
+    if config.executor == "ray":
+        if config.archive.startswith("memory://"):
+            raise UsageError("an archive in memory lives in one process; use the local executor")
+        from lichen.pipeline.engine.ray_executor import RayExecutor
+
+        return RayExecutor(config, conditional=conditional)
+    from lichen.pipeline.engine.local import LocalExecutor
+
+    return LocalExecutor(config, conditional=conditional)

@@ -1,0 +1,205 @@
+"""Reading and opening pictures ahead of the codec, in order, within a bounded memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+
+from lichen.models.errors import (
+    LichenError,
+    NotAPicture,
+    SourceUnreadable,
+    UndecodablePicture,
+    UnsupportedPicture,
+    UsageError,
+)
+from lichen.pipeline.images import Picture, read_picture
+from lichen.pipeline.sources import Source, read_source
+from lichen.pipeline.sources.base import is_local
+
+LARGE_PIXELS = 1 << 24
+"""Pictures with more pixels are opened and compressed alone."""
+
+AHEAD_BYTES = 128 * 1024 * 1024
+AHEAD_PIXELS = 1 << 25
+"""Opened ahead of the codec; the pictures being opened come on top."""
+
+LOCAL_READERS, REMOTE_READERS = 4, 16
+UNKNOWN_SIZE = 1 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Item:
+    """One source on its way. ``failure`` says why there is no picture; neither of both: not opened yet."""
+
+    source: Source
+    data: bytes = b""
+    sha256: bytes = b""
+    picture: Picture | None = None
+    failure: LichenError | None = None
+    alone: bool = False
+    """Large, or broken: to be opened by ``open_alone`` when nothing else is being worked on."""
+    read_seconds: float = 0.0
+    open_seconds: float = 0.0
+
+    @property
+    def pixels(self) -> int:
+        return 0 if self.picture is None else self.picture.pixels.shape[0] * self.picture.pixels.shape[1]
+
+
+def open_alone(item: Item) -> None:
+    """Open a picture of any allowed size."""
+    start = perf_counter()
+    try:
+        item.picture = read_picture(item.data, name=item.source.key)
+    except (NotAPicture, UnsupportedPicture, UndecodablePicture) as error:
+        item.failure = error
+    item.open_seconds += perf_counter() - start
+
+
+class Feed:
+    """Groups of opened pictures for the lanes, in the order of the sources. A context manager.
+
+    Reads go on in threads of their own, as far ahead as the limits allow. Whoever asks for the next group starts
+    further reads, so nothing runs away while all lanes are busy.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        options: Mapping[str, Any],
+        openers: int,
+        group_pictures: int,
+        group_pixels: int,
+        store_only: bool = False,
+    ) -> None:
+        """``openers`` is how many pictures may be opened at once; the rest of the readers wait for bytes."""
+        self._sources: Iterator[Source] = iter(sources)
+        self._options = dict(options)
+        self._group_pictures, self._group_pixels = group_pictures, group_pixels
+        self._store_only = store_only
+        local = all(is_local(source.uri) for source in sources)
+        self._pool = ThreadPoolExecutor(
+            max(openers, LOCAL_READERS if local else REMOTE_READERS), thread_name_prefix="lichen-read"
+        )
+        self._opening = threading.Semaphore(openers)
+        self._ahead = max(64, 2 * group_pictures)
+        self._queue: deque[tuple[Source, Future[Item]]] = deque()
+        self._queued_bytes = 0
+        self._open_pixels = 0
+        self._lock = threading.Lock()
+        self._count_lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def next_group(self) -> list[Item]:
+        """The next pictures, up to the limits of a group; empty when there are no more. Thread-safe."""
+        group: list[Item] = []
+        pixels = 0
+        with self._lock:
+            self._fill()
+            while self._queue and len(group) < self._group_pictures and pixels < self._group_pixels:
+                item = self._queue[0][1].result()
+                if group and (item.alone or pixels + item.pixels > self._group_pixels):
+                    break
+                source, _ = self._queue.popleft()
+                self._queued_bytes -= _size(source)
+                with self._count_lock:
+                    self._open_pixels -= item.pixels
+                self._fill()
+                group.append(item)
+                pixels += item.pixels
+                if item.alone:
+                    break
+        return group
+
+    def _fill(self) -> None:
+        while len(self._queue) < self._ahead:
+            if self._queue and (self._queued_bytes >= AHEAD_BYTES or self._open_pixels >= AHEAD_PIXELS):
+                return
+            source = next(self._sources, None)
+            if source is None:
+                return
+            self._queued_bytes += _size(source)
+            self._queue.append((source, self._pool.submit(self._load, source)))
+
+    def _load(self, source: Source) -> Item:
+        start = perf_counter()
+        try:
+            data = read_source(source, storage_options=self._options)
+        except (SourceUnreadable, UsageError) as error:  # UsageError: a scheme in a manifest that nobody knows
+            return Item(source=source, failure=error, read_seconds=perf_counter() - start)
+        item = Item(source=source, data=data, sha256=sha256(data).digest(), read_seconds=perf_counter() - start)
+        if self._store_only:
+            return item
+        with self._opening:
+            start = perf_counter()
+            try:
+                item.picture = read_picture(data, name=source.key, max_pixels=LARGE_PIXELS)
+            except UndecodablePicture:
+                item.alone = True  # perhaps only too large for this limit
+            except (NotAPicture, UnsupportedPicture) as error:
+                item.failure = error
+            item.open_seconds = perf_counter() - start
+        with self._count_lock:
+            self._open_pixels += item.pixels
+        return item
+
+
+def _size(source: Source) -> int:
+    return UNKNOWN_SIZE if source.size is None else source.size
+
+
+class Gate:
+    """Lets ordinary work through side by side, and large work alone."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._active = 0
+        self._alone = 0
+        """Large pieces that wait or run: ordinary work holds back for them."""
+        self._busy = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._alone)
+            self._active += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._condition:
+            self._alone += 1
+            self._condition.wait_for(lambda: not self._active and not self._busy)
+            self._busy = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._alone -= 1
+                self._busy = False
+                self._condition.notify_all()
+
+    def _leave(self) -> None:
+        with self._condition:
+            self._active -= 1
+            self._condition.notify_all()

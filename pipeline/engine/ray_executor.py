@@ -1,0 +1,284 @@
+"""Shards in Ray actors: on this machine by default, on a cluster by its address.
+
+Actors are never restarted by Ray: the driver replaces them, so that every attempt at a shard has its own name
+and is counted. Only lists of sources go in and summaries come out; pixels never leave a worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
+
+from lichen.models.errors import JobError, LichenError
+from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
+from lichen.pipeline.engine.executor import IN_FLIGHT, Died, Event, Failed, Finished
+
+MAX_FRUITLESS_DEATHS = 8
+"""Workers that may die one after the other without one shard done in between."""
+
+_KILL_WAIT = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one actor asks Ray for, and how many actors that makes."""
+
+    workers: int
+    cpus: int
+    gpus: float
+
+
+def plan_resources(nodes: list[Mapping[str, float]], config: JobConfig) -> Resources:
+    """Divide the nodes (their ``CPU`` and ``GPU``) into workers. Pure.
+
+    Without GPUs a worker takes a node. With GPUs each takes ``gpus_per_worker`` and its share of the node's cores,
+    and nodes without GPUs do nothing.
+    """
+    gpus = config.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if config.device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+    fits = [int(node.get("GPU", 0) / gpus + 1e-9) if gpus else 1 for node in nodes]
+    cores = [int(node.get("CPU", 0)) // fit for node, fit in zip(nodes, fits, strict=True) if fit]
+    cpus = config.cpus_per_worker or max(1, min(cores, default=1))
+    workers = sum(
+        min(fit, int(node.get("CPU", 0)) // cpus) if gpus else int(node.get("CPU", 0)) // cpus
+        for node, fit in zip(nodes, fits, strict=True)
+    )
+    return Resources(workers=config.workers or max(1, workers), cpus=cpus, gpus=gpus)
+
+
+class RayWorker:
+    """The actor: a ``Worker`` with counters that the driver polls and that Ray exports as metrics."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        # One thread for each lane; set before numba, OpenMP or torch is loaded.
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ[name] = "1"
+        self._config = config
+        self._live: dict[str, Counts] = {}
+        self._lock = threading.Lock()
+        self._loaded = threading.Event()
+        self._worker: Any = None
+        self._metrics: Any = None
+
+    def prepare(self, put: bool) -> CodecFiles:
+        """Load the codec; with ``put``, also put its decoder into the archive."""
+        from lichen.pipeline.engine.metrics import Metrics
+        from lichen.pipeline.engine.worker import Worker
+
+        try:
+            self._metrics = Metrics(self._config.codec)
+            worker = Worker(self._config)
+            files = worker.put_codec() if put else worker.files
+            self._worker = worker
+        finally:
+            self._loaded.set()
+        return files
+
+    def run(self, task: ShardTask, digest: str) -> ShardResult:
+        """One attempt at a shard. Waits for ``prepare``, which runs beside it."""
+        self._loaded.wait()
+        if self._worker is None:
+            raise JobError("this worker could not load the codec")
+        try:
+            result: ShardResult = self._worker.run(task, digest, self._observe)
+            return result
+        finally:
+            with self._lock:
+                self._live.pop(task.attempt, None)
+
+    def live(self) -> dict[str, Counts]:
+        """Counts of the attempts that are in work."""
+        with self._lock:
+            return dict(self._live)
+
+    def pid(self) -> int:
+        """Of the worker's process."""
+        return os.getpid()
+
+    def _observe(self, attempt: str, counts: Counts) -> None:
+        with self._lock:
+            self._live[attempt] = self._live.get(attempt, Counts()) + counts
+        self._metrics.add(counts)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Member:
+    """An actor and what it has in flight, oldest first."""
+
+    actor: Any
+    loading: Any
+    """The answer to ``prepare``; None once it came."""
+    tasks: dict[Any, ShardTask] = field(default_factory=dict)
+    polling: Any = None
+    live: dict[str, Counts] = field(default_factory=dict)
+
+
+class RayExecutor:
+    """Starts actors as there is work for them, up to what the resources allow, and replaces dead ones."""
+
+    def __init__(self, config: JobConfig, *, conditional: bool) -> None:
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            _start_ray(config.address)
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        self._resources = plan_resources([node["Resources"] for node in nodes if node["Alive"]], config)
+        self.workers = self._resources.workers
+        self.deaths = 0
+        self._fruitless = 0
+        self._members: list[_Member] = []
+        self._settings = WorkerConfig.of(config, conditional=conditional, cpus=self._resources.cpus)
+        self._actor_class: Any = ray.remote(RayWorker)
+
+    def prepare(self) -> CodecFiles:
+        """Start the first actor; its failures are the job's."""
+        member = self._start(put=True)
+        try:
+            files: CodecFiles = ray.get(member.loading)
+        except RayTaskError as error:
+            raise _cause(error) from error
+        except RayError as error:
+            raise JobError(f"the first worker died while it loaded the codec: {error}") from error
+        member.loading = None
+        return files
+
+    def free(self) -> int:
+        idle = sum(IN_FLIGHT - len(member.tasks) for member in self._members)
+        return idle + (self.workers - len(self._members)) * IN_FLIGHT
+
+    def submit(self, task: ShardTask, digest: str) -> None:
+        member = min(self._members, key=lambda member: len(member.tasks), default=None)
+        if member is None or (member.tasks and len(self._members) < self.workers):
+            member = self._start(put=False)
+        member.tasks[member.actor.run.remote(task, digest)] = task
+
+    def wait(self, timeout: float) -> list[Event]:
+        owners = {ref: member for member in self._members for ref in member.tasks}
+        for member in self._members:
+            if member.loading is not None:
+                owners[member.loading] = member
+        if not owners:
+            return []
+        ready, _ = ray.wait(list(owners), timeout=timeout)
+        events: list[Event] = []
+        for ref in ready:
+            if owners[ref] in self._members:  # not buried with an earlier answer
+                events += self._take(owners[ref], ref)
+        self._poll()
+        return events
+
+    def live(self) -> Mapping[str, Counts]:
+        known: dict[str, Counts] = {}
+        for member in self._members:
+            attempts = {task.attempt for task in member.tasks.values()}
+            known |= {attempt: counts for attempt, counts in member.live.items() if attempt in attempts}
+        return known
+
+    def close(self) -> None:
+        for member in self._members:
+            ray.kill(member.actor, no_restart=True)
+        self._members.clear()
+        if self._owns_ray and ray.is_initialized():
+            ray.shutdown()
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers, on whichever machine each is."""
+        answers: list[int] = ray.get([member.actor.pid.remote() for member in self._members])
+        return answers
+
+    # --- internals ---
+
+    def _start(self, *, put: bool) -> _Member:
+        actor: Any = self._actor_class.options(
+            num_cpus=self._resources.cpus,
+            num_gpus=self._resources.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=IN_FLIGHT + 2,
+        ).remote(self._settings)
+        member = _Member(actor=actor, loading=actor.prepare.remote(put))
+        self._members.append(member)
+        return member
+
+    def _take(self, member: _Member, ref: Any) -> list[Event]:
+        """One answer of a living actor; the answers of all its attempts, if it turns out to be dead."""
+        task = member.tasks.get(ref)
+        try:
+            answer = ray.get(ref)
+        except RayTaskError as error:
+            cause = _cause(error)
+            if isinstance(cause, JobError):  # of no more use, such as after a fault on its GPU
+                return self._bury(member, str(cause), suspect=True)
+            if task is None or not isinstance(cause, LichenError):
+                raise cause from error
+            del member.tasks[ref]
+            return [Failed(task=task, error=cause)]
+        except RayError as error:
+            taken_away = isinstance(error, ActorDiedError) and error.preempted
+            return self._bury(member, str(error), suspect=not taken_away)
+        if task is None:
+            member.loading = None
+            return []
+        del member.tasks[ref]
+        self._fruitless = 0
+        return [Finished(task=task, result=answer)]
+
+    def _bury(self, member: _Member, message: str, *, suspect: bool) -> list[Event]:
+        """Forget an actor that died, cannot be reached or is broken. What it finished before counts."""
+        self._members.remove(member)
+        ray.kill(member.actor, no_restart=True)
+        self.deaths += 1
+        self._fruitless += 1
+        if self._fruitless > MAX_FRUITLESS_DEATHS:
+            raise JobError(f"{self._fruitless} workers died one after the other; the last: {message}")
+        events: list[Event] = []
+        suspect = suspect and member.loading is None
+        for ref, task in member.tasks.items():
+            done, _ = ray.wait([ref], timeout=_KILL_WAIT)
+            try:
+                if done:
+                    events.append(Finished(task=task, result=ray.get(ref)))
+                    continue
+            except RayError:
+                pass
+            events.append(Died(task=task, suspect=suspect, message=message.partition("\n")[0]))
+            suspect = False  # the younger attempt was only waiting, as a rule
+        return events
+
+    def _poll(self) -> None:
+        """Take the counters that came in and ask again; never waits."""
+        for member in self._members:
+            if member.polling is None:
+                member.polling = member.actor.live.remote()
+                continue
+            done, _ = ray.wait([member.polling], timeout=0)
+            if not done:
+                continue
+            try:
+                member.live = ray.get(member.polling)
+            except RayError:
+                continue  # its attempts will tell
+            member.polling = None
+
+
+def _start_ray(address: str | None) -> None:
+    """Start Ray on this machine without noise and without a dashboard, or connect to a cluster."""
+    if address is not None:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """The worker's own error, without Ray's wrapper."""
+    cause = error.cause
+    return cause if isinstance(cause, LichenError) else error

@@ -1,0 +1,151 @@
+"""Which shard is next, and what becomes of one whose attempt failed or whose worker died."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from lichen.models.errors import CommitConflict, JobError, TooManyFailures
+from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.commit import (
+    CommitRecord,
+    ShardCommit,
+    ShardSplit,
+    children_of,
+    commit_shard,
+    read_commit,
+    split_shard,
+)
+from lichen.pipeline.archive.plan import PlannedShard
+from lichen.pipeline.archive.store import Store
+from lichen.pipeline.engine.config import Counts, ShardTask
+from lichen.pipeline.engine.executor import Died, Event, Failed, Finished
+
+ROOT_DEATHS = 2
+"""Workers that a planned shard may cost before it is split; a child, already suspect, may cost one."""
+SPLIT_PARTS = 4
+LAST_DEATHS = 3
+"""Workers that storing a single file unseen may cost."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """A shard that is not committed yet."""
+
+    shard: PlannedShard
+    child: bool
+    failures: int = 0
+    deaths: int = 0
+    store_only: bool = False
+
+
+class Schedule:
+    """Open shards of a job and what was done. Every decision of the driver about attempts is made here."""
+
+    def __init__(self, store: Store, *, max_failures: int) -> None:
+        self._store, self._max_failures = store, max_failures
+        self._waiting: deque[_Open] = deque()
+        self._flying: dict[str, _Open] = {}
+        self.counts = Counts()
+        """Of the committed shards, whoever committed them."""
+        self.fresh = Counts()
+        """Of the shards that were committed in this run."""
+        self.shards = self.splits = 0
+
+    def __len__(self) -> int:
+        """Shards that are waiting."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._flying)
+
+    def add_committed(self, commit: ShardCommit) -> None:
+        """A shard that an earlier run committed."""
+        self.counts += Counts.of_commit(commit)
+        self.shards += 1
+
+    def add(self, shard: PlannedShard) -> None:
+        """An open shard of the plan, or an open child of a split one."""
+        child = shard.shard.count(".") > 1
+        self._waiting.append(_Open(shard=shard, child=child))
+
+    def next_task(self) -> ShardTask:
+        """A new attempt at the shard that waits longest."""
+        entry = self._waiting.popleft()
+        task = ShardTask(
+            shard=entry.shard.shard,
+            attempt=layout.new_attempt(),
+            sources=entry.shard.sources,
+            store_only=entry.store_only,
+        )
+        self._flying[task.attempt] = entry
+        return task
+
+    def handle(self, event: Event) -> None:
+        """Raises ``JobError`` when a shard failed too often."""
+        entry = self._flying.pop(event.task.attempt)
+        match event:
+            case Finished():
+                self._finish(entry, event)
+            case Failed():
+                self._fail(entry, event)
+            case Died():
+                self._mourn(entry, event)
+
+    # --- internals ---
+
+    def _finish(self, entry: _Open, event: Finished) -> None:
+        commit, committed = event.result.commit, event.result.committed
+        if committed is None:
+            try:
+                commit_shard(self._store, commit)
+                committed = True
+            except CommitConflict:
+                committed = False
+        if committed:
+            self.fresh += Counts.of_commit(commit)
+            self.add_committed(commit)
+            return
+        standing = read_commit(self._store, entry.shard.shard)
+        if standing is None:
+            raise JobError(f"the commit of shard {entry.shard.shard} has vanished")
+        self._follow(entry, standing)
+
+    def _fail(self, entry: _Open, event: Failed) -> None:
+        entry.failures += 1
+        if entry.failures >= self._max_failures:
+            raise TooManyFailures(
+                f"shard {entry.shard.shard} failed {entry.failures} times; the last time: {event.error}"
+            ) from event.error
+        self._waiting.append(entry)
+
+    def _mourn(self, entry: _Open, event: Died) -> None:
+        # It may have committed with its last breath.
+        standing = read_commit(self._store, entry.shard.shard)
+        if standing is not None:
+            self._follow(entry, standing)
+            return
+        entry.deaths += event.suspect
+        allowed = 1 if entry.child else ROOT_DEATHS
+        if not event.suspect or entry.deaths < allowed:
+            self._waiting.appendleft(entry)
+        elif len(entry.shard.sources) > 1:
+            reason = f"{entry.deaths} workers died: {event.message}"[:500]
+            self._follow(entry, split_shard(self._store, entry.shard, reason, SPLIT_PARTS))
+        elif entry.deaths < LAST_DEATHS:
+            entry.store_only = True
+            self._waiting.appendleft(entry)
+        else:
+            source = entry.shard.sources[0]
+            raise TooManyFailures(f"{entry.deaths} workers died of {source.uri}; the last: {event.message}")
+
+    def _follow(self, entry: _Open, standing: CommitRecord) -> None:
+        """Go on from what stands under the shard's name."""
+        if isinstance(standing, ShardSplit):
+            self.splits += 1
+            children = children_of(entry.shard, standing)
+            self._waiting.extendleft(_Open(shard=child, child=True) for child in reversed(children))
+        else:
+            self.fresh += Counts.of_commit(standing)
+            self.add_committed(standing)

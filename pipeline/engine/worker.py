@@ -1,0 +1,303 @@
+"""One worker: runs attempts at shards, from source bytes to a published, committed shard.
+
+Threads read and open pictures ahead (``feed``). A number of lanes, one for each core on a CPU, take groups of
+them through the codec and back, compare, and append to the spool file; so while one lane waits for a GPU, others
+code entropy and measure. Publishing a shard overlaps with the work on the next one.
+
+What is verified: the decoded payload (symbols, size, quality, side data) before it is appended; the appended bytes
+read back from the spool file, with their CRC; the whole uploaded object against the spool file (``ShardWriter``).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Self
+
+from lichen.models.codec import Codec
+from lichen.models.errors import (
+    CommitConflict,
+    JobInterrupted,
+    NotAPicture,
+    SourceUnreadable,
+    UsageError,
+)
+from lichen.pipeline import formats
+from lichen.pipeline.archive.codecs import put_codec
+from lichen.pipeline.archive.commit import commit_shard
+from lichen.pipeline.archive.index import IndexRow
+from lichen.pipeline.archive.shard import Location, ShardWriter, crc32c
+from lichen.pipeline.archive.store import open_store
+from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
+from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
+from lichen.pipeline.engine.feed import Feed, Gate, Item, open_alone
+from lichen.pipeline.quality import Floors
+
+Observer = Callable[[str, Counts], None]
+"""Called with the attempt and what was added to it, after every group, from any thread."""
+
+MAX_GPU_LANES = 8
+GROUP_PICTURES = 128
+
+
+class Worker:
+    """A loaded codec and an open archive. ``run`` may be called from two threads at once.
+
+    As a context manager it gives torch its threads back.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        from lichen.models.zoo import load_codec
+
+        self.config = config
+        cpus = config.cpus or len(os.sched_getaffinity(0))
+        self.codec: Codec = load_codec(config.codec, device=config.device, precision=config.precision)
+        placement = getattr(self.codec, "placement", None)
+        on_gpu = placement is not None and placement.device.type != "cpu"
+        self.lanes = config.lanes or (max(2, min(MAX_GPU_LANES, cpus)) if on_gpu else cpus)
+        self._cpus = cpus
+        # A lane works through a whole batch of the codec's; classical codecs take pictures one by one.
+        self._group_pixels = placement.batch_pixels if placement is not None else 1 << 19
+        self.store = open_store(config.archive, config.archive_options, conditional=config.conditional)
+        self.files = CodecFiles(digest=self.codec.digest, extensions=tuple(sorted(self.codec.decoder_files())))
+        self._compressor = Compressor(
+            self.codec,
+            quality=config.quality,
+            floors=Floors(psnr=config.psnr_floor, block_psnr=config.block_psnr_floor),
+            ms_ssim=config.ms_ssim,
+        )
+        self._turn = threading.Lock()
+        self._stop = threading.Event()
+        self._restore: Callable[[], None] = _one_torch_thread() if placement is not None and not on_gpu else _nothing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop what is running (``JobInterrupted`` in its threads) and restore torch's threads."""
+        self._stop.set()
+        self._restore()
+
+    def put_codec(self) -> CodecFiles:
+        """Put the decoder into the archive."""
+        put_codec(self.store, self.codec)
+        return self.files
+
+    def run(self, task: ShardTask, digest: str, observe: Observer) -> ShardResult:
+        """Make one attempt at a shard and commit it, where workers commit.
+
+        ``digest`` is the codec of the job. Raises ``UsageError`` if this worker's is another, ``StoreError`` and
+        ``VerificationFailed`` if the archive cannot be written, ``JobInterrupted`` after ``close``.
+        """
+        if digest != self.codec.digest:
+            raise UsageError(
+                f"codec {self.config.codec!r} is {self.codec.digest[:12]} here, but the job uses {digest[:12]}; "
+                "install the same version of lichen everywhere"
+            )
+        with ShardWriter(self.store, task.shard, attempt=task.attempt) as writer:
+            with self._turn:
+                counts = _Attempt(self, writer, task, observe).fill()
+            commit = writer.publish(
+                {self.files.digest: self.files.extensions},
+                {
+                    "compressed_bytes": counts.compressed_bytes,
+                    "compressed_pixels": counts.compressed_pixels,
+                    "retries": counts.retries,
+                    "seconds": {name: round(value, 3) for name, value in counts.seconds.items()},
+                    "lanes": self.lanes,
+                },
+            )
+        if not self.config.conditional:
+            return ShardResult(commit=commit, committed=None)
+        try:
+            commit_shard(self.store, commit)
+        except CommitConflict:
+            return ShardResult(commit=commit, committed=False)
+        return ShardResult(commit=commit, committed=True)
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def compressor(self) -> Compressor:
+        return self._compressor
+
+    def feed(self, task: ShardTask) -> Feed:
+        """The pictures of a shard, opened ahead of the lanes."""
+        return Feed(
+            task.sources,
+            options=self.config.source_options,
+            openers=self._cpus,
+            group_pictures=GROUP_PICTURES,
+            group_pixels=self._group_pixels,
+            store_only=task.store_only,
+        )
+
+
+class _Attempt:
+    """The lanes of one attempt, filling one shard."""
+
+    def __init__(self, worker: Worker, writer: ShardWriter, task: ShardTask, observe: Observer) -> None:
+        self._worker, self._writer, self._task, self._observe = worker, writer, task, observe
+        self._gate = Gate()
+        self._failed = threading.Event()
+        self._lock = threading.Lock()
+        self._counts = Counts()
+
+    def fill(self) -> Counts:
+        """Bring every source into the shard, one way or the other."""
+        lanes = self._worker.lanes
+        with self._worker.feed(self._task) as feed, ThreadPoolExecutor(lanes, thread_name_prefix="lichen-lane") as pool:
+            futures = [pool.submit(self._lane, feed) for _ in range(lanes)]
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            if any(future.exception() for future in done):
+                self._failed.set()
+        for future in futures:
+            future.result()
+        return self._counts
+
+    def _lane(self, feed: Feed) -> None:
+        while not self._failed.is_set() and (group := feed.next_group()):
+            if self._worker.stopped:
+                raise JobInterrupted(f"stopped in the middle of shard {self._task.shard}")
+            watch = Stopwatch()
+            with self._gate.alone() if group[0].alone else self._gate.shared():
+                if group[0].alone:
+                    open_alone(group[0])
+                counts = self._work(group, watch)
+            for item in group:
+                watch.seconds["read"] += item.read_seconds
+                watch.seconds["open"] += item.open_seconds
+            counts += Counts(seconds=watch.seconds)
+            with self._lock:
+                self._counts += counts
+            self._observe(self._task.attempt, counts)
+
+    def _work(self, group: list[Item], watch: Stopwatch) -> Counts:
+        opened = [item for item in group if item.picture is not None]
+        outcomes = self._worker.compressor.compress(opened, watch) if opened else []
+        counts = Counts()
+        with watch.stage("write"):
+            for item, outcome in zip(opened, outcomes, strict=True):
+                if isinstance(outcome, Compressed):
+                    counts += self._add_compressed(item, outcome)
+                else:
+                    counts += self._add_stored(item, outcome)
+            for item in group:
+                if item.picture is None:
+                    counts += self._add_unopened(item)
+        return counts
+
+    # --- rows ---
+
+    def _append(self, key: str, payload: bytes, side: bytes = b"") -> Location:
+        location = self._writer.append(payload, side)
+        back = self._writer.read(location.offset, len(payload) + len(side))
+        written, extra = back[: len(payload)], back[len(payload) :]
+        check_written(written, payload, location.crc32c, crc32c(written), key)
+        check_written(extra, side, location.side_crc32c or 0, crc32c(extra), key)
+        return location
+
+    def _add_compressed(self, item: Item, outcome: Compressed) -> Counts:
+        assert item.picture is not None
+        location = self._append(item.source.key, outcome.payload, outcome.side)
+        size = len(outcome.payload) + len(outcome.side)
+        self._writer.add(
+            IndexRow(
+                status="compressed",
+                codec=self._worker.files.digest,
+                quality=outcome.quality,
+                bpp=size * 8 / item.pixels,
+                psnr=outcome.measured.psnr,
+                ms_ssim=outcome.measured.ms_ssim,
+                block_psnr=outcome.measured.block_psnr,
+                symbols_digest=outcome.symbols,
+                pixels_digest=outcome.pixels,
+                **_picture_columns(item),
+                **_source_columns(item),
+                **location.columns(),
+            )
+        )
+        return Counts(
+            compressed=1,
+            source_bytes=len(item.data),
+            payload_bytes=size,
+            pixels=item.pixels,
+            compressed_bytes=size,
+            compressed_pixels=item.pixels,
+            retries=outcome.retries,
+        )
+
+    def _add_stored(self, item: Item, kept: Kept) -> Counts:
+        location = self._append(item.source.key, item.data)
+        self._writer.add(
+            IndexRow(
+                status="stored",
+                reason=kept.reason,
+                **_picture_columns(item),
+                **_source_columns(item),
+                **location.columns(),
+            )
+        )
+        size = len(item.data)
+        return Counts(stored=1, source_bytes=size, payload_bytes=size, pixels=item.pixels, retries=kept.retries)
+
+    def _add_unopened(self, item: Item) -> Counts:
+        source, failure = item.source, item.failure
+        known: dict[str, Any] = {"size": source.size, "mtime": source.mtime, "etag": source.etag}
+        if failure is None:
+            return self._add_stored(item, Kept(reason=NOT_LOOKED_AT))
+        if isinstance(failure, SourceUnreadable | UsageError):
+            self._writer.quarantine(source.key, source.uri, failure, **known)
+            return Counts(quarantined=1)
+        if isinstance(failure, NotAPicture) and not self._worker.config.store_others:
+            self._writer.skip(source.key, source.uri, str(failure), **known)
+            return Counts(skipped=1)
+        return self._add_stored(item, Kept(reason=str(failure)))
+
+
+def _source_columns(item: Item) -> dict[str, Any]:
+    source = item.source
+    return {
+        "key": source.key,
+        "source_bytes": len(item.data),
+        "source_sha256": item.sha256,
+        "source_mtime": source.mtime,
+        "source_etag": source.etag,
+    }
+
+
+def _picture_columns(item: Item) -> dict[str, Any]:
+    """What is known of a picture: all of one that was opened, its format of another."""
+    if item.picture is None:
+        return {"source_format": formats.sniff(item.data)}
+    height, width = item.picture.pixels.shape[:2]
+    return {
+        "width": width,
+        "height": height,
+        "mode": item.picture.mode,
+        "bit_depth": item.picture.bit_depth,
+        "source_format": item.picture.source_format,
+    }
+
+
+def _one_torch_thread() -> Callable[[], None]:
+    """Lanes are the threads: inside each, torch computes with one. Returns what undoes it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return lambda: torch.set_num_threads(before)
+
+
+def _nothing() -> None:
+    pass
