@@ -118,7 +118,6 @@ def test_index_costs_under_400_bytes_an_image(memory: Store, new_job: Callable[.
     index = sum(part.record.size for part in snapshot.index) + memory.size(layout.snapshot_path(1))
     assert snapshot.rows == 10_000
     per_image = (parts + index) / snapshot.rows
-    print(f"index bytes per image: parts {parts / 10_000:.1f}, snapshot {index / 10_000:.1f}")
     assert per_image < 400
 
 

@@ -339,12 +339,10 @@ def test_a_lookup_reads_little_of_a_large_index(tmp_path: Path) -> None:
     data = index_bytes(table.cast(SCHEMA), {}, {})
     (tmp_path / "x.parquet").write_bytes(data)
     file = IndexFile(open_store(str(tmp_path)), "x.parquet", size=len(data), rows=count)
-    footer = file.file.bytes_read
     [group] = file.groups_with("album-123/IMG_123456.jpg")
     found = file.read(group, PLACEMENT_COLUMNS)
     assert "album-123/IMG_123456.jpg" in found.column("key").to_pylist()
     read = file.file.bytes_read
-    print(f"index {len(data)} bytes; footer {footer}, lookup {read - footer} in {file.file.requests} requests")
     assert read < 400_000 < len(data) / 20
     assert file.groups_with("zzz") == [] == file.groups_with("")
     assert pq.read_metadata(tmp_path / "x.parquet").num_row_groups == 20
