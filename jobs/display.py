@@ -5,13 +5,10 @@ from __future__ import annotations
 
 def bytes_text(count: float) -> str:
     """``1.23 MB``: three significant digits, powers of 1000."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(value) < 999.5:
-            break
-        value /= 1000
-    else:
-        unit = "PB"
+    value, units = float(count), ["PB", "TB", "GB", "MB", "kB", "B"]
+    unit = units.pop()
+    while abs(value) >= 999.5 and units:
+        value, unit = value / 1000, units.pop()
     digits = 0 if unit == "B" or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:.{digits}f} {unit}"
 

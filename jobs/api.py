@@ -1,0 +1,100 @@
+"""lichen from Python: compress pictures into an archive, read it, verify it, report on it.
+
+    from lichen.jobs.api import compress, open_archive
+
+    compress("photos/", "photos.lichen")
+    archive = open_archive("photos.lichen")
+    picture = archive["holiday/beach.jpg"]         # a Pillow image
+    pixels = archive.array("holiday/beach.jpg")    # a NumPy array
+    for key, picture in archive.pictures():        # all, in storage order
+        ...
+
+Importing this module is cheap: torch and Ray are imported by what needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lichen.pipeline.archive.reader import Archive
+    from lichen.pipeline.engine.config import JobSummary, Progress
+    from lichen.pipeline.report import Report
+    from lichen.pipeline.verify import VerifyResult
+
+__all__ = ["compress", "open_archive", "report", "verify"]
+
+
+def compress(
+    source: str | PathLike[str] | Sequence[str | PathLike[str]],
+    archive: str | PathLike[str],
+    *,
+    codec: str = "s2c-conv",
+    quality: float = 75.0,
+    local: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
+) -> JobSummary:
+    """Compress folders, bucket prefixes, tar files, manifests or single files into an archive.
+
+    Goes on with a job that was interrupted, and updates an archive that is there. ``local`` works in this process
+    instead of on Ray. ``progress`` is called a few times a second. ``settings`` are the other fields of
+    ``lichen.pipeline.engine.config.JobConfig``. Raises the errors of ``run_job``; sources that could not be read
+    raise nothing and are counted in the result.
+    """
+    from lichen.pipeline.engine.config import JobConfig
+    from lichen.pipeline.engine.driver import run_job
+
+    sources = (fspath(source),) if isinstance(source, str | PathLike) else tuple(fspath(one) for one in source)
+    config = JobConfig(
+        source=sources,
+        archive=fspath(archive),
+        codec=codec,
+        quality=quality,
+        executor="local" if local else "ray",
+        **settings,
+    )
+    return run_job(config, progress)
+
+
+def open_archive(
+    url: str | PathLike[str],
+    *,
+    snapshot: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    storage_options: Mapping[str, Any] | None = None,
+) -> Archive:
+    """Open an archive: a mapping from keys to Pillow images, over its newest snapshot or an older one.
+
+    Raises ``ArchiveNotFound`` or ``CorruptArchive``.
+    """
+    from lichen.pipeline.archive.reader import Archive
+
+    return Archive.open(fspath(url), storage_options, snapshot=snapshot, device=device, precision=precision)
+
+
+def verify(
+    archive: Archive | str | PathLike[str],
+    patterns: Sequence[str] = (),
+    *,
+    source: str | Sequence[str] | None = None,
+    **settings: Any,
+) -> VerifyResult:
+    """Read, decode and check all pictures, or those that keys and globs choose (``verify_archive``)."""
+    from lichen.pipeline.verify import verify_archive
+
+    return verify_archive(_opened(archive), patterns, source=source, **settings)
+
+
+def report(archive: Archive | str | PathLike[str]) -> Report:
+    """What the archive saved, and how good its pictures are, from its index alone."""
+    from lichen.pipeline.report import make_report
+
+    return make_report(_opened(archive))
+
+
+def _opened(archive: Archive | str | PathLike[str]) -> Archive:
+    return open_archive(archive) if isinstance(archive, str | PathLike) else archive

@@ -1,0 +1,175 @@
+"""``lichen compress``: pictures into an archive."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lichen.jobs import options
+from lichen.models.errors import UsageError
+
+if TYPE_CHECKING:
+    from lichen.jobs.live import Live
+    from lichen.pipeline.engine.config import JobSummary, Progress
+
+NAMES = 10
+
+
+class OnDuplicate(StrEnum):
+    """What to do with a second source of the same key."""
+
+    ERROR = "error"
+    FIRST = "first"
+    RENAME = "rename"
+
+
+class OnCollision(StrEnum):
+    """What to do with a picture whose key the archive has from other sources."""
+
+    ERROR = "error"
+    REPLACE = "replace"
+    KEEP = "keep"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(compress)
+
+
+def compress(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC... DST",
+            help="Folders, bucket prefixes, tar files, manifests (.txt, .parquet) or pictures, and last the archive. "
+            "Any fsspec URLs.",
+        ),
+    ],
+    codec: Annotated[str, typer.Option(help="`lichen models` lists them; or the .json of a trained one.")] = "s2c-conv",
+    quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="1 to 100.")] = 75.0,
+    psnr_floor: Annotated[float, typer.Option(help="dB that a picture must reach, or it is stored.")] = 30.0,
+    block_psnr_floor: Annotated[float, typer.Option(help="dB that its worst 64x64 block must reach.")] = 24.0,
+    ms_ssim: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the pictures whose MS-SSIM is measured.")
+    ] = 1.0,
+    store_others: Annotated[
+        bool, typer.Option("--store-others", help="Store files that are no pictures instead of naming them.")
+    ] = False,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Include hidden files and folders.")] = False,
+    on_duplicate: Annotated[OnDuplicate, typer.Option(help="Of two sources with one key.")] = OnDuplicate.ERROR,
+    on_collision: Annotated[
+        OnCollision, typer.Option(help="Of a key that the archive has from other sources.")
+    ] = OnCollision.ERROR,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Give up an unfinished job of these sources with other settings.")
+    ] = False,
+    local: Annotated[bool, typer.Option("--local", help="Work in this process, without Ray.")] = False,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster. Default: Ray on this machine.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Default: one for each GPU, or one for each node.")] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="Default: the cores divided by workers.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="Fractions share a GPU.")] = None,
+    shard_megabytes: Annotated[int | None, typer.Option(min=1, help="Sources in one shard. Default: 256.")] = None,
+    device: options.DeviceOption = "auto",
+    precision: options.PrecisionOption = "auto",
+    source_options: Annotated[
+        str | None, typer.Option(metavar="JSON", help="fsspec options for the store of the sources.")
+    ] = None,
+    storage_options: options.StorageOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Compress pictures into an archive, each one verified before it counts.
+
+    The same command goes on with a job that was stopped, and adds new and changed pictures to a finished one. Exits
+    with 3 if some sources could not be read.
+    """
+    if len(paths) < 2:
+        raise UsageError("say what to compress and into which archive: lichen compress SRC DST")
+    if local and address is not None:
+        raise UsageError("--local works without Ray, so without --address")
+
+    from lichen.jobs import console
+    from lichen.jobs.live import Live
+    from lichen.pipeline.engine.config import JobConfig
+    from lichen.pipeline.engine.driver import run_job
+
+    config = JobConfig(
+        source=tuple(paths[:-1]),
+        archive=paths[-1],
+        codec=codec,
+        quality=quality,
+        psnr_floor=psnr_floor,
+        block_psnr_floor=block_psnr_floor,
+        ms_ssim=ms_ssim,
+        store_others=store_others,
+        hidden=hidden,
+        on_duplicate=on_duplicate.value,
+        on_collision=on_collision.value,
+        abandon=abandon,
+        shard_bytes=None if shard_megabytes is None else shard_megabytes * 1_000_000,
+        executor="local" if local else "ray",
+        address=address,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
+        device=device,
+        precision=precision,
+        source_options=options.storage_options(source_options),
+        archive_options=options.storage_options(storage_options),
+    )
+    with Live("Compressing") as live:
+        summary = run_job(config, lambda progress: _show(live, progress))
+    if as_json:
+        console.write_json(console.jsonable(summary) | {"exit_code": summary.exit_code})
+    else:
+        _tell(summary, paths[-1])
+    raise typer.Exit(summary.exit_code)
+
+
+def _show(live: Live, progress: Progress) -> None:
+    from lichen.jobs.display import number, percent
+
+    counts = progress.counts
+    share = None
+    if progress.plan_complete:
+        by_bytes = counts.source_bytes / progress.planned_bytes if progress.planned_bytes else None
+        by_count = counts.sources / progress.planned_sources if progress.planned_sources else 1.0
+        share = min(1.0, by_count if by_bytes is None else max(by_bytes, by_count))
+    parts = [
+        f"{counts.sources:,} pictures",
+        f"{progress.images_per_second:.1f}/s",
+        f"{progress.megapixels_per_second:.2f} MP/s",
+        f"{number(counts.bpp, '{:.3f}')} bpp",
+        f"{percent(counts.savings)} saved",
+    ]
+    if counts.quarantined:
+        parts.append(f"{counts.quarantined:,} not readable")
+    live.update(share, ", ".join(parts), progress.eta)
+
+
+def _tell(summary: JobSummary, archive: str) -> None:
+    from lichen.jobs.display import bytes_text, duration, number, percent, shown
+
+    counts = summary.counts
+    if summary.job is None:
+        typer.echo(f"{shown(archive)} is up to date: {summary.unchanged:,} sources are unchanged")
+    else:
+        done = f"{counts.compressed:,} compressed, {counts.stored:,} stored"
+        typer.echo(f"{done}: snapshot {summary.snapshot} of {shown(archive)}")
+        sizes = f"{bytes_text(counts.source_bytes)} became {bytes_text(counts.payload_bytes)}"
+        bpp = number(counts.bpp, "{:.3f}")
+        typer.echo(f"{sizes} ({percent(counts.savings)} saved before index and weights), {bpp} bpp")
+        rate = f"{summary.megapixels_per_second:.2f} MP/s"
+        start = duration(summary.startup_seconds)
+        typer.echo(f"{duration(summary.seconds)} at {rate} with verification, after {start} of start-up")
+        if summary.unchanged:
+            typer.echo(f"{summary.unchanged:,} sources are unchanged")
+    for count, names, what in (
+        (counts.skipped, summary.skipped_names, "are no pictures and were left out"),
+        (summary.missing, summary.missing_names, "are in the archive, but their sources are gone; they stay"),
+        (counts.quarantined, summary.quarantined_names, "COULD NOT BE READ and are not in the archive"),
+    ):
+        if count:
+            more = ", ..." if count > len(names[:NAMES]) else ""
+            typer.echo(f"{count:,} {what}: {', '.join(shown(name) for name in names[:NAMES])}{more}", err=True)
