@@ -115,6 +115,18 @@ def shipped_card(name: str) -> dict[str, Any]:
     return _parse_config(_packaged(name))
 
 
+def full_files(name: str) -> dict[str, bytes]:
+    """The codec files, encoder included, of a learned codec that ships here or of the codec JSON at a path.
+
+    Raises ``UnknownCodec``.
+    """
+    if name.endswith(".json"):
+        return _read_path(Path(name))
+    if name not in _LEARNED:
+        raise UnknownCodec(f"{name!r} is not one of the learned codecs {', '.join(_LEARNED)}, nor a .json file")
+    return _packaged(name)
+
+
 def _packaged(name: str) -> dict[str, bytes]:
     folder = package_files("lichen.models") / "weights"
     return {kind: (folder / f"{name}.{kind}").read_bytes() for kind in ("json", "safetensors")}
@@ -141,11 +153,14 @@ def _load_path(path: Path, *, device: str, precision: str) -> Codec:
     from lichen.models.checkpoint import load_full
     from lichen.models.learned import place
 
+    return load_full(_read_path(path), place(device, precision))
+
+
+def _read_path(path: Path) -> dict[str, bytes]:
     try:
-        files = {kind: path.with_suffix(f".{kind}").read_bytes() for kind in ("json", "safetensors")}
+        return {kind: path.with_suffix(f".{kind}").read_bytes() for kind in ("json", "safetensors")}
     except OSError as error:
         raise UnknownCodec(f"the codec files at {path} cannot be read: {error}") from error
-    return load_full(files, place(device, precision))
 
 
 def _classical_factory(name: str) -> CodecFactory:

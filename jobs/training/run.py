@@ -1,0 +1,193 @@
+"""A training run from sources to codec files: cache, training, resuming, curves, export, proof."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lichen.jobs.training.config import TrainConfig
+from lichen.jobs.training.curves import plot_curves, truncate_log
+from lichen.jobs.training.data import PictureCache, open_cache
+from lichen.jobs.training.loop import Progress, Trainer
+from lichen.models.checkpoint import export_codec, load_full, network_from_files
+from lichen.models.errors import TrainingError, UsageError
+from lichen.models.learned import place
+from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+from lichen.models.zoo import full_files
+
+Report = Callable[[Progress, Mapping[str, float] | None], None]
+"""Called after every step, with the validation where there was one."""
+
+PROOF_SIDE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """How a run ended. ``codec`` is None if it was stopped before the end of its budget."""
+
+    folder: Path
+    codec: Path | None
+    """The JSON file of the exported codec; its weights are beside it."""
+    digest: str | None
+    curves: Path | None
+    pictures: int
+    resumed_from: int
+    """The step that it went on from; 0 for a fresh run."""
+    steps: int
+    minutes: float
+    skipped: int
+    validation_loss: float
+    """The lowest, which the exported weights have."""
+
+
+def train(
+    sources: Sequence[str | Path],
+    folder: str | Path,
+    config: TrainConfig,
+    *,
+    model: S2CConvConfig | None = None,
+    name: str = "s2c-conv",
+    device: str = "auto",
+    precision: str = "auto",
+    cache: str | Path | None = None,
+    start: str | None = None,
+    notes: Mapping[str, Any] | None = None,
+    report: Report | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> TrainResult:
+    """Train on tar files, folders or pictures, and export ``<name>.json`` and ``<name>.safetensors``.
+
+    A folder with a checkpoint goes on from it, under the budget of ``config``; a fresh run begins with random
+    weights (of ``model``) or with those of the codec ``start`` (a name or the path of a codec JSON). ``cache`` holds
+    the decoded pictures, by default inside ``folder``. ``stop`` is asked after every step and ends the run with a
+    checkpoint. ``notes`` go into the codec's card. Raises ``TrainingError`` and ``UsageError``.
+    """
+    if config.steps is None and config.minutes is None:
+        raise UsageError("a training run needs a budget of steps or minutes")
+    if config.validation < 1:
+        raise UsageError("at least one picture must be held out for validation")
+    if start is not None and model is not None:
+        raise UsageError("the architecture comes from the codec to start with; do not give both")
+    if not name or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name) or name.startswith("."):
+        raise UsageError(f"{name!r} is no name for a codec: letters, digits, '.', '_' and '-'")
+    placement = place(device, precision)
+    if placement.half not in (None, torch.bfloat16):
+        raise UsageError("training is in float32 or bfloat16")
+    folder = Path(folder)
+    pictures = open_cache([Path(source) for source in sources], folder / "cache" if cache is None else Path(cache))
+    network = None if start is None else network_from_files(full_files(start))
+    architecture = model or S2CConvConfig() if network is None else network.config
+    trainer = Trainer(
+        architecture, config, pictures, folder, device=str(placement.device), autocast=placement.half is not None
+    )
+    if trainer.checkpoint.exists():
+        trainer.resume()
+        for log in ("steps.csv", "validation.csv"):
+            truncate_log(folder / log, trainer.step)
+    elif network is not None:
+        _adopt(trainer, network)
+    resumed_from = trainer.step
+    last: dict[str, float] = {}
+
+    def each(progress: Progress, validation: Mapping[str, float] | None) -> None:
+        if validation is not None:
+            last.update(validation)
+            plot_curves(folder, folder / "curves.png")
+        if report is not None:
+            report(progress, validation)
+        if stop is not None and stop():
+            trainer.save()
+            raise _StoppedError
+
+    try:
+        trainer.run(each)
+        stopped = False
+    except _StoppedError:
+        stopped = True
+    codec = digest = None
+    if not stopped:
+        card = _card(sources, config, trainer, pictures, last, start) | dict(notes or {})
+        codec, digest = _export(folder, name, trainer.device, pictures, card)
+    curves = folder / "curves.png"
+    if (folder / "steps.csv").exists():
+        plot_curves(folder, curves)
+    return TrainResult(
+        folder=folder,
+        codec=codec,
+        digest=digest,
+        curves=curves if curves.exists() else None,
+        pictures=len(pictures),
+        resumed_from=resumed_from,
+        steps=trainer.step,
+        minutes=trainer.minutes,
+        skipped=trainer.skipped,
+        validation_loss=trainer.best,
+    )
+
+
+class _StoppedError(Exception):
+    """Leaves the loop between two steps."""
+
+
+def _adopt(trainer: Trainer, network: S2CConv) -> None:
+    """Begin with given weights instead of those that the trainer made."""
+    trainer.network.load_state_dict(network.state_dict())
+    trainer.average = {name: value.detach().clone() for name, value in trainer.network.state_dict().items()}
+
+
+def _export(
+    folder: Path, name: str, device: torch.device, pictures: PictureCache, card: Mapping[str, Any]
+) -> tuple[Path, str]:
+    """Write the codec files of the best weights, and prove that they decode what they encode."""
+    best = torch.load(folder / "best.pt", map_location=device, weights_only=True)
+    arguments: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in best["model"].items()
+    }
+    network = S2CConv(S2CConvConfig(**arguments))
+    network.load_state_dict(best["average"])
+    files = export_codec(network, name, card)
+    codec = load_full(files, place("cpu", "float32"))
+    picture = np.ascontiguousarray(pictures.picture(0)[:PROOF_SIDE, :PROOF_SIDE])
+    encoded = codec.encode([picture], 50.0)[0]
+    decoded = codec.decode([encoded.bitstream])[0]
+    if decoded.symbols != encoded.symbols or decoded.pixels.shape != picture.shape:
+        raise TrainingError("the exported codec does not decode what it encodes")
+    for kind in ("safetensors", "json"):
+        temporary = folder / f"{name}.{kind}.partial"
+        temporary.write_bytes(files[kind])
+        temporary.replace(folder / f"{name}.{kind}")
+    return folder / f"{name}.json", codec.digest
+
+
+def _card(
+    sources: Sequence[str | Path],
+    config: TrainConfig,
+    trainer: Trainer,
+    pictures: PictureCache,
+    validation: Mapping[str, float],
+    start: str | None,
+) -> dict[str, Any]:
+    """What the codec's JSON tells about its training; no paths of this machine."""
+    hardware = torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else platform.machine()
+    return {
+        "training": {
+            "sources": sorted(Path(source).name for source in sources),
+            "pictures": len(pictures),
+            "megapixels": round(sum(h * w for h, w in pictures.sizes) / 1e6, 1),
+            "steps": trainer.step,
+            "minutes": round(trainer.minutes, 1),
+            "skipped_steps": trainer.skipped,
+            "device": f"{trainer.device.type} ({hardware}, {torch.get_num_threads()} threads)",
+            "precision": "bfloat16" if trainer.autocast else "float32",
+            "torch": torch.__version__,
+            "started_from": None if start is None else Path(start).name,
+            "configuration": asdict(config),
+        },
+        "validation": {"best_loss": trainer.best, "last": {key: round(value, 4) for key, value in validation.items()}},
+    }
