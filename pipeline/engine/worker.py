@@ -17,6 +17,8 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from lichen.models.codec import Codec
 from lichen.models.errors import (
     CommitConflict,
@@ -34,7 +36,7 @@ from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Gate, Item, open_alone
-from lichen.pipeline.quality import Floors
+from lichen.pipeline.quality import Floors, measure
 
 Observer = Callable[[str, Counts], None]
 """Called with the attempt and what was added to it, after every group, from any thread."""
@@ -72,6 +74,7 @@ class Worker:
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self._restore: Callable[[], None] = _one_torch_thread() if placement is not None and not on_gpu else _nothing
+        self._warm_up()
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +88,13 @@ class Worker:
         """Stop what is running (``JobInterrupted`` in its threads) and restore torch's threads."""
         self._stop.set()
         self._restore()
+
+    def _warm_up(self) -> None:
+        """Load or compile every kernel now, not while all lanes wait for it."""
+        picture = np.full((192, 192, 3), 128, np.uint8)
+        encoded = self.codec.encode([picture], self.config.quality)
+        decoded = self.codec.decode([encoded[0].bitstream])
+        measure(picture, decoded[0].pixels)
 
     def put_codec(self) -> CodecFiles:
         """Put the decoder into the archive."""

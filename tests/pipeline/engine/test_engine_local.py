@@ -1,0 +1,306 @@
+"""Whole jobs in this process: every source ends as it should, and jobs resume and update."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lichen.models.errors import DuplicateKey, JobInterrupted, LeaseHeld, TooManyFailures, UsageError
+from lichen.pipeline.archive.job import list_jobs, read_done, read_progress
+from lichen.pipeline.archive.lease import acquire
+from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.rejects import Quarantined, read_table
+from lichen.pipeline.archive.store import open_store
+from lichen.pipeline.engine.compress import BELOW_FLOOR, LARGER
+from lichen.pipeline.engine.config import Counts, JobConfig, Progress
+from lichen.pipeline.engine.driver import run_job
+from lichen.pipeline.images import read_picture
+from lichen.pipeline.quality import psnr
+
+DATA = Path(__file__).parents[2] / "data"
+
+Make = Callable[..., JobConfig]
+Pictures = Callable[..., Path]
+Contents = Callable[[str], dict[str, tuple[Any, ...]]]
+
+
+# --- what becomes of a source ---------------------------------------------------------------------
+
+
+def test_messy_files_are_compressed_stored_or_skipped(config: Make) -> None:
+    job = config(DATA / "messy", shard_pictures=20)
+    summary = run_job(job)
+    names = {path.name for path in (DATA / "messy").iterdir()}
+    archive = Archive.open(job.archive)
+    rows = {row.key: row for row in archive.rows()}
+    assert rows.keys() | set(summary.skipped_names) == names
+    assert summary.skipped_names == ("README.md",)
+    assert summary.counts.sources == len(names)
+    assert summary.exit_code == 0
+    compressed = [row for row in rows.values() if row.status == "compressed"]
+    assert len(compressed) >= 15
+    for row in compressed:
+        data = (DATA / "messy" / row.key).read_bytes()
+        picture = read_picture(data, name=row.key)
+        image = archive[row.key]
+        assert (image.mode, image.size) == (picture.mode, picture.pixels.shape[1::-1]), row.key
+        assert image.getexif().get(0x0112, 1) == _orientation(DATA / "messy" / row.key), row.key
+        decoded = np.asarray(image.convert("RGB")) if image.mode in ("L", "RGB") else _opaque(image)
+        assert psnr(picture.pixels, decoded) >= 30, row.key
+        if picture.alpha is not None:
+            assert np.array_equal(np.asarray(image.getchannel("A")), picture.alpha), row.key
+        assert row.length + (row.side_length or 0) < row.source_bytes
+    for row in rows.values():
+        if row.status == "stored":
+            assert row.reason
+            assert archive.original(row.key) == (DATA / "messy" / row.key).read_bytes()
+
+
+def _orientation(path: Path) -> int:
+    """As Pillow sees it in the original, after loading (TIFF is then upright already)."""
+    with Image.open(path) as image:
+        image.load()
+        with contextlib.suppress(SyntaxError):  # one of these files has garbage for EXIF
+            return int(image.getexif().get(0x0112, 1))
+    return 1
+
+
+def _opaque(image: Image.Image) -> np.ndarray[Any, Any]:
+    bands = [np.asarray(image.getchannel(band)) for band in image.getbands() if band != "A"]
+    return np.stack(bands * 3 if len(bands) == 1 else bands, axis=2)
+
+
+def test_floors_raise_the_quality_and_at_last_store_the_original(config: Make, pictures: Pictures) -> None:
+    source = pictures(3)
+    plain = config(source, quality=10, psnr_floor=0, block_psnr_floor=0)
+    run_job(plain)
+    base = {row.key: row.psnr for row in Archive.open(plain.archive).rows()}
+    floor = max(value for value in base.values() if value is not None) + 1
+    raised = config(source, plain.archive + "-raised", quality=10, psnr_floor=floor, block_psnr_floor=0)
+    summary = run_job(raised)
+    assert summary.counts.retries >= 3
+    for row in Archive.open(raised.archive).rows():
+        assert row.status == "compressed"
+        assert row.quality is not None and row.quality > 10
+        assert row.psnr is not None and row.psnr >= floor
+    hopeless = config(source, plain.archive + "-stored", quality=10, psnr_floor=99)
+    run_job(hopeless)
+    assert [row.reason for row in Archive.open(hopeless.archive).rows()] == [BELOW_FLOOR] * 3
+
+
+def test_what_does_not_shrink_is_stored(config: Make, pictures: Pictures, tmp_path: Path) -> None:
+    source = pictures(2)
+    Image.open(source / "000.png").save(source / "000.jpg", quality=15)
+    job = config(source, quality=95, shard_pictures=10)
+    summary = run_job(job)
+    row = Archive.open(job.archive).row("000.jpg")
+    assert (row.status, row.reason, row.width, row.mode) == ("stored", LARGER, 96, "RGB")
+    assert (summary.counts.compressed, summary.counts.stored) == (2, 1)
+    assert summary.counts.payload_bytes < summary.counts.source_bytes
+
+
+def test_unreadable_sources_are_quarantined_and_tried_again(config: Make, pictures: Pictures, tmp_path: Path) -> None:
+    source = pictures(2)
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("pictures/000.png\npictures/none.png\nweird://x/y.png\npictures/001.png\n")
+    job = config(manifest)
+    summary = run_job(job)
+    assert summary.counts.quarantined == 2
+    assert set(summary.quarantined_names) == {"pictures/none.png", "x/y.png"}
+    assert summary.exit_code == 3
+    assert set(Archive.open(job.archive)) == {"pictures/000.png", "pictures/001.png"}
+    store = open_store(job.archive)
+    tables = [entry.path for entry in store.entries("jobs") if "/quarantine/" in entry.path]
+    rows = [row for path in tables for row in read_table(store, path, Quarantined).to_pylist()]
+    assert {row["key"]: row["error"] for row in rows}["pictures/none.png"] == "SourceUnreadable"
+    shutil.copy(source / "000.png", source / "none.png")
+    again = run_job(job)
+    assert again.counts.compressed == 1
+    assert "pictures/none.png" in Archive.open(job.archive)
+
+
+def test_what_is_no_picture_is_skipped_or_stored(config: Make, pictures: Pictures) -> None:
+    source = pictures(1)
+    (source / "notes.txt").write_text("nothing to see")
+    (source / "empty.bin").write_bytes(b"")
+    job = config(source)
+    summary = run_job(job)
+    assert set(summary.skipped_names) == {"notes.txt", "empty.bin"}
+    assert run_job(job).job is None  # skipped files are not new
+    stored = config(source, job.archive + "-all", store_others=True)
+    assert run_job(stored).counts.stored == 2
+    archive = Archive.open(stored.archive)
+    assert archive.original("notes.txt") == b"nothing to see"
+    assert archive.original("empty.bin") == b""
+
+
+@pytest.mark.parametrize(("codec", "reason"), [("test-fails", "codec failed"), ("test-lies", "verification failed")])
+def test_a_codec_that_fails_on_one_picture(
+    config: Make, pictures: Pictures, plugin: str, codec: str, reason: str
+) -> None:
+    source = pictures(5, hurtful=(2,))
+    job = config(source, codec=codec, shard_pictures=5)
+    summary = run_job(job)
+    assert (summary.counts.compressed, summary.counts.stored) == (4, 1)
+    archive = Archive.open(job.archive)
+    row = archive.row("002.png")
+    assert row.reason is not None and row.reason.startswith(reason)
+    assert archive.original("002.png") == (source / "002.png").read_bytes()
+
+
+def test_a_codec_that_always_fails_stops_the_job(config: Make, pictures: Pictures, plugin: str) -> None:
+    source = pictures(12, hurtful=tuple(range(12)))
+    with pytest.raises(TooManyFailures, match="a kernel failed"):
+        run_job(config(source, codec="test-fails", shard_pictures=12))
+
+
+def test_large_pictures_go_alone(config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lichen.pipeline.engine.feed.LARGE_PIXELS", 90 * 80)
+    source = pictures(9, hurtful=(1, 4, 5))  # those are the small ones here
+    job = config(source, shard_pictures=9)
+    assert run_job(job).counts.compressed == 9
+
+
+def test_archive_in_memory(config: Make, pictures: Pictures) -> None:
+    job = config(pictures(3), f"memory://{uuid.uuid4().hex}")
+    assert run_job(job).counts.compressed == 3
+    assert len(Archive.open(job.archive)) == 3
+
+
+def test_ms_ssim_is_sampled(config: Make) -> None:
+    some = config(DATA / "samples", ms_ssim=0.5)
+    run_job(some)
+    values = [row.ms_ssim for row in Archive.open(some.archive).rows()]
+    assert 0 < sum(value is not None for value in values) < len(values)
+
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+def test_progress_is_told(config: Make, pictures: Pictures) -> None:
+    job = config(pictures(9))
+    seen: list[Progress] = []
+    summary = run_job(job, seen.append)
+    assert seen[-1].counts == summary.counts
+    assert [p.counts.sources for p in seen] == sorted(p.counts.sources for p in seen)
+    assert (seen[-1].shards_done, seen[-1].planned_sources, seen[-1].plan_complete) == (5, 9, True)
+    assert seen[-1].eta == pytest.approx(0, abs=0.2)
+    assert summary.job is not None
+    stated = read_progress(open_store(job.archive), summary.job) or {}
+    assert (stated["state"], stated["counts"]["compressed"]) == ("finished", 9)
+
+
+def test_update_adds_what_is_new_and_changed(config: Make, pictures: Pictures, contents: Contents) -> None:
+    source = pictures(5)
+    job = config(source)
+    run_job(job)
+    before = contents(job.archive)
+    shutil.copy(source / "000.png", source / "new.png")
+    shutil.copy(source / "001.png", source / "002.png")
+    os.utime(source / "002.png", (1, 1))
+    (source / "004.png").unlink()
+    summary = run_job(job)
+    assert (summary.counts.compressed, summary.unchanged, summary.missing) == (2, 3, 1)
+    assert summary.missing_names == ("004.png",)
+    after = contents(job.archive)
+    assert after["002.png"] == before["001.png"]
+    assert after["new.png"] == before["000.png"]
+    for key in ("000.png", "001.png", "003.png", "004.png"):
+        assert after[key] == before[key]
+    again = run_job(job)
+    assert (again.job, again.counts, again.unchanged) == (None, Counts(), 5)
+    assert len(list_jobs(open_store(job.archive))) == 2
+
+
+def test_a_second_data_set(config: Make, pictures: Pictures) -> None:
+    first, second = pictures(2), pictures(3, name="others")
+    os.utime(second / "000.png", (1, 1))
+    job = config(first)
+    run_job(job)
+    with pytest.raises(DuplicateKey, match="on-collision"):
+        run_job(config(second))
+    assert run_job(config(second, on_collision="keep")).counts.compressed == 1
+    archive = Archive.open(job.archive)
+    assert archive.row("000.png").source_mtime == pytest.approx((first / "000.png").stat().st_mtime, abs=1e-5)
+    replaced = run_job(config(second, on_collision="replace"))
+    assert replaced.missing == 0
+    assert Archive.open(job.archive).row("000.png").source_mtime == 1
+
+
+def test_duplicate_keys_are_found_before_the_job_starts(config: Make, pictures: Pictures) -> None:
+    both = (str(pictures(2)), str(pictures(2, name="others")))
+    job = config(both)
+    with pytest.raises(DuplicateKey):
+        run_job(job)
+    assert list_jobs(open_store(job.archive)) == []
+    assert run_job(config(both, on_duplicate="rename")).counts.compressed == 4
+
+
+def test_a_stopped_job_goes_on(config: Make, pictures: Pictures, contents: Contents) -> None:
+    source = pictures(16)
+    whole = config(source, "memory://" + uuid.uuid4().hex)
+    run_job(whole)
+    job = config(source, shard_pictures=1)
+    stop = threading.Event()
+
+    def watch(progress: Progress) -> None:
+        if progress.shards_done >= 2:
+            stop.set()
+
+    with pytest.raises(JobInterrupted):
+        run_job(job, watch, stop=stop)
+    store = open_store(job.archive)
+    (name,) = list_jobs(store)
+    assert (read_progress(store, name) or {})["state"] == "interrupted"
+    assert read_done(store, name) is None
+    with pytest.raises(UsageError, match="quality 75"):
+        run_job(config(source, shard_pictures=1, quality=50))
+    summary = run_job(job)
+    assert (summary.job, summary.resumed, summary.counts.compressed) == (name, True, 16)
+    assert contents(job.archive) == contents(whole.archive)
+
+
+def test_an_unfinished_job_can_be_abandoned(config: Make, pictures: Pictures) -> None:
+    source = pictures(6)
+    stop = threading.Event()
+    with pytest.raises(JobInterrupted):
+        run_job(config(source, shard_pictures=1), lambda _progress: stop.set(), stop=stop)
+    summary = run_job(config(source, shard_pictures=1, quality=40, abandon=True))
+    assert (summary.resumed, summary.counts.compressed) == (False, 6)
+    archive = Archive.open(config(source).archive)
+    assert {row.quality for row in archive.rows()} == {40}
+    states = [read_done(archive.store, job) for job in list_jobs(archive.store)]
+    assert [done.state for done in states if done] == ["abandoned", "finished"]
+
+
+def test_one_driver_at_a_time(config: Make, pictures: Pictures) -> None:
+    stop = threading.Event()
+    job = config(pictures(4), shard_pictures=1)
+    with pytest.raises(JobInterrupted):
+        run_job(job, lambda _progress: stop.set(), stop=stop)
+    store = open_store(job.archive)
+    with acquire(store, list_jobs(store)[0]), pytest.raises(LeaseHeld):
+        run_job(job)
+
+
+def test_bad_requests(config: Make, pictures: Pictures) -> None:
+    source = pictures(1)
+    for changes in ({"quality": 0}, {"ms_ssim": 2}, {"lanes": 0}, {"executor": "x"}, {"gpus_per_worker": 1.5}):
+        with pytest.raises(UsageError):
+            config(source, **changes)
+    with pytest.raises(UsageError, match="does not exist"):
+        run_job(config(source / "none"))
+    with pytest.raises(UsageError, match="no codec"):
+        run_job(config(source, codec="none"))
+    with pytest.raises(UsageError, match="memory"):
+        run_job(config(source, "memory://x", executor="ray"))
