@@ -7,7 +7,7 @@ Convolutions are written as matrix products of shifted copies, because a library
 a Winograd or FFT algorithm, which multiplies by fractions.
 
 Fixed point: activations, log scales and index offsets count 1/256, weights 1/4096; after each layer
-``floor((sum + 2048) / 4096)``, then ReLU and clamping. The log scale of the last layer becomes an index by
+``floor((sum + 2048) / 4096)``, then a leaky ReLU of slope 1/4 and clamping. The log scale of the last layer becomes an index by
 ``floor(x * 2285 / 256)``. Quality tables are interpolated by integers as well.
 """
 
@@ -160,10 +160,10 @@ class ScaleNetwork:
         result is ``(N, 4h, 4w, latent)`` uint8.
         """
         with torch.autocast(self.device.type, enabled=False):
-            x = self._layer("conv1", z).clamp_(0, LIMIT)
-            x = _shuffle(self._layer("up1", x).clamp_(0, LIMIT))
-            x = self._layer("conv2", x).clamp_(0, LIMIT)
-            x = _shuffle(self._layer("up2", x).clamp_(0, LIMIT))
+            x = _leaky(self._layer("conv1", z))
+            x = _leaky(_shuffle(self._layer("up1", x)))
+            x = _leaky(self._layer("conv2", x))
+            x = _leaky(_shuffle(self._layer("up2", x)))
             x = torch.floor(self._layer("head", x).clamp_(-LIMIT, LIMIT) * SLOPE / UNIT)
             offset = interpolate(self.prior.offset, codes).astype(np.float64)
             x += torch.from_numpy(offset).to(self.device)[:, None, None, :]
@@ -193,6 +193,11 @@ def _neighbourhood(x: Tensor, kernel: int) -> Tensor:
     padded = torch.nn.functional.pad(x, (0, 0, margin, margin, margin, margin))
     h, w = x.shape[1:3]
     return torch.cat([padded[:, i : i + h, j : j + w] for i in range(kernel) for j in range(kernel)], dim=3)
+
+
+def _leaky(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 1/4 on integers, rounded down, and the clamp that keeps sums exact."""
+    return torch.where(x < 0, torch.floor(x / 4), x).clamp_(-LIMIT, LIMIT)
 
 
 def _shuffle(x: Tensor) -> Tensor:

@@ -92,8 +92,8 @@ class LearnedCodec:
         self.max_pixels = max_pixels
         self.has_encoder = encoder
         self._files = dict(files)
-        self._network = network.eval().requires_grad_(False)
-        self._network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.eval().requires_grad_(False)
+        self.network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._prior = prior
         self._scales: ScaleNetwork = prior.placed(placement.device)
         if self_test(self._scales) != expected:
@@ -127,11 +127,11 @@ class LearnedCodec:
         padded = [_pad(image, plan.height, plan.width) for image in images]
         pixels = padded[0][None] if len(padded) == 1 else np.stack(padded)
         position = self._position(codes)
-        network = self._network
+        network = self.network
 
         def analyse(window: Window) -> Tensor:
             rows, columns = window.at(1)
-            part = torch.from_numpy(pixels[:, rows, columns]).to(self.placement.device)
+            part = torch.from_numpy(pixels[:, rows, columns].copy()).to(self.placement.device)
             with self._half():
                 y: Tensor = network.g_a(_to_planes(part).float() / 255, position)
             return y.float()
@@ -220,7 +220,7 @@ class LearnedCodec:
         plan = _Plan.of(first.height, first.width)
         codes = np.array([p.quality for p in parsed], dtype=np.int64)
         position = self._position(codes)
-        device, network = self.placement.device, self._network
+        device, network = self.placement.device, self.network
         z_planes = np.stack([self._decode_z(p, plan) for p in parsed])
         symbols_z = _from_interleaved(torch.from_numpy(z_planes).to(device))
         exact = self._exact(symbols_z, codes)
@@ -285,7 +285,7 @@ class LearnedCodec:
 
     def _position(self, codes: NDArray[np.int64]) -> Tensor:
         quality = torch.tensor([code_quality(int(c)) for c in codes], dtype=torch.float32)
-        return self._network.position(quality).to(self.placement.device)
+        return self.network.position(quality).to(self.placement.device)
 
     def _exact(self, symbols_z: Tensor, codes: NDArray[np.int64]) -> Tensor:
         """The dequantised hyper-latent as integers in float64, ``(N, h, w, hyper)``."""
@@ -307,7 +307,7 @@ class LearnedCodec:
 
         Always in float32: means reach several hundred steps, and half precision would lose whole ones.
         """
-        model = self._network.entropy
+        model = self.network.entropy
         gain = model.gain(position)
         down = (model.shrink(position) - gain).exp()
         z = (exact / UNIT).to(torch.float32).permute(0, 3, 1, 2)

@@ -12,8 +12,8 @@ class TrainConfig:
 
     The learning rate warms up over ``warmup`` steps, then follows a cosine from ``rate`` to ``final_rate`` at the
     end of the budget. The last ``large_part`` of the budget trains on ``large_crop`` pixels with as many
-    pixels a step. ``linear_rate`` scales the learning rate of the linear DCT path, ``table_rate`` that of the
-    tables over quality.
+    pixels a step. ``linear_rate`` scales the learning rate of the linear DCT path, ``head_rate`` that of the last
+    layers beside it, ``hyper_rate`` and ``scale_rate`` those of the hyper networks and of the scale network.
     """
 
     steps: int | None = None
@@ -25,7 +25,9 @@ class TrainConfig:
     rate: float = 1e-3
     final_rate: float = 1e-5
     linear_rate: float = 0.02
-    table_rate: float = 4.0
+    head_rate: float = 0.02
+    hyper_rate: float = 0.1
+    scale_rate: float = 0.03
     warmup: int = 100
     clip: float = 1.0
     ema: float = 0.999

@@ -53,10 +53,13 @@ def plot_curves(folder: Path, target: Path) -> None:
     loss, rate, quality = figure.subplots(1, 3)
     at, values = _averaged(steps["step"], steps["loss"])
     loss.plot(at, values, color="tab:blue", alpha=0.6, label="training (means)")
-    settled = values[len(values) // 20 :]
-    if len(settled) and np.isfinite(settled).any():  # the first steps would flatten the rest
-        low, high = np.nanmin(settled), np.nanmax(settled)
-        loss.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.15 * (high - low) + 1e-9)
+    settled = values[len(values) // 20 :]  # the first steps would flatten the rest
+    if validation:
+        settled = np.concatenate([settled, validation["loss"]])
+    settled = settled[np.isfinite(settled)]
+    if len(settled):
+        margin = 0.05 * float(np.ptp(settled)) + 1e-9
+        loss.set_ylim(float(settled.min()) - margin, float(settled.max()) + margin)
     if validation:
         loss.plot(
             validation["step"], validation["loss"], "o-", color="tab:red", ms=3, label="validation, averaged weights"

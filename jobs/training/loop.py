@@ -86,9 +86,7 @@ class Trainer:
     def _groups(self) -> list[dict[str, Any]]:
         groups: dict[float, list[Tensor]] = {}
         for name, parameter in self.network.named_parameters():
-            scale = self.config.linear_rate if ".linear." in name else 1.0
-            scale = self.config.table_rate if name.endswith(".table") else scale
-            groups.setdefault(scale, []).append(parameter)
+            groups.setdefault(_rate_scale(name, self.config), []).append(parameter)
         return [{"params": parameters, "scale": scale} for scale, parameters in groups.items()]
 
     def save(self) -> None:
@@ -228,6 +226,23 @@ class Trainer:
                 if fresh:
                     writer.writeheader()
                 writer.writerow({"step": progress.step} | row)
+
+
+def _rate_scale(name: str, config: TrainConfig) -> float:
+    """Learning rate of a parameter relative to the others.
+
+    Adam moves every weight by about the learning rate. In the last layers of the paths beside the linear one, that
+    moves a latent by many quantisation steps and a pixel by many grey levels at once, so they learn slowly.
+    """
+    if ".linear." in name:
+        return config.linear_rate
+    if ".head." in name or ".context_out." in name:
+        return config.head_rate
+    if ".scales." in name:
+        return config.scale_rate
+    if ".h_a." in name or ".means." in name:
+        return config.hyper_rate
+    return 1.0
 
 
 def _centre_crops(cache: PictureCache, indexes: list[int]) -> Tensor:

@@ -22,6 +22,8 @@ SCALE_MIN, SCALE_MAX, SCALES = 0.11, 128.0, 64
 LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
 STEPS = 4
 Z_STEP_MIN = 1 / 16
+SCALE_SLOPE = 0.25
+"""Slope of the scale network's activations below zero."""
 
 
 def step_masks(channels: int, height: int, width: int, device: torch.device) -> list[Tensor]:
@@ -67,7 +69,7 @@ class HyperAnalysis(nn.Module):
 class ScaleNet(nn.Module):
     """Log standard deviations of the latents from the dequantised hyper-latent.
 
-    Only convolutions and ReLU, so that it can be exported to exact integer arithmetic without loss.
+    Only convolutions and a leaky ReLU of slope 1/4, so that it can be exported to exact integers without loss.
     """
 
     def __init__(self, hyper: int, latent: int) -> None:
@@ -80,10 +82,10 @@ class ScaleNet(nn.Module):
 
     def trunk(self, z: Tensor) -> Tensor:
         """Features at 1/16 before the last layer."""
-        x = F.relu(self.conv1(z))
-        x = F.relu(shuffle(self.up1(x), 2))
-        x = F.relu(self.conv2(x))
-        return F.relu(shuffle(self.up2(x), 2))
+        x = F.leaky_relu(self.conv1(z), SCALE_SLOPE)
+        x = F.leaky_relu(shuffle(self.up1(x), 2), SCALE_SLOPE)
+        x = F.leaky_relu(self.conv2(x), SCALE_SLOPE)
+        return F.leaky_relu(shuffle(self.up2(x), 2), SCALE_SLOPE)
 
     def forward(self, z: Tensor) -> Tensor:
         log_scale: Tensor = self.head(self.trunk(z))

@@ -78,9 +78,6 @@ def _initialise_hyperprior(model: EntropyModel, y: Tensor, bands: Tensor) -> Non
     for conv in (scales.conv1, scales.conv2):
         conv.weight.mul_(FAINT)
         conv.weight[:, :, 1, 1] += torch.eye(hyper)
-    _zero_bias(scales.conv1)
-    assert scales.conv1.bias is not None
-    scales.conv1.bias.add_(4.0)  # keeps most of z on the positive side of ReLU
     for conv in (scales.up1, scales.up2):
         conv.weight.mul_(FAINT).add_(torch.eye(hyper).repeat_interleave(4, dim=0)[:, :, None, None])
     _fit_head(scales.head, scales.trunk(z), y)
@@ -98,7 +95,7 @@ def _fit_head(head: nn.Conv2d, features: Tensor, y: Tensor) -> None:
     t = target.permute(0, 2, 3, 1).reshape(-1, target.shape[1]).double()
     mean_x, mean_t = x.mean(0), t.mean(0)
     x, t = x - mean_x, t - mean_t
-    ridge = 0.02 * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+    ridge = 0.003 * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
     solution = torch.linalg.solve(x.T @ x + ridge, x.T @ t)
     head.weight.copy_(solution.T.float()[:, :, None, None])
     assert head.bias is not None

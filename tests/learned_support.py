@@ -1,0 +1,34 @@
+"""A small learned codec with the starting values of training: every code path of the shipped one, in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lichen.models.networks.initialise import initialise
+from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+
+SAMPLES = Path(__file__).parent / "data" / "samples"
+SMALL = S2CConvConfig(
+    luma=40, chroma=12, widths=(24, 32), depths=(1, 1), hyper=16, hidden=16, features=16, context=24, anchors=4
+)
+
+
+def photograph(index: int = 0) -> np.ndarray:
+    """One of the sample photographs as ``(H, W, 3)`` uint8."""
+    path = sorted(SAMPLES.glob("*.jpg"))[index]
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def new_network(config: S2CConvConfig = SMALL, seed: int = 3) -> S2CConv:
+    torch.manual_seed(seed)
+    network = S2CConv(config)
+    picture = photograph()
+    crops = [picture[y : y + 128, x : x + 128] for y in range(0, 256, 64) for x in range(0, 256, 64)]
+    patches = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    initialise(network, patches)
+    return network

@@ -1,0 +1,128 @@
+"""Codec files: what is stored, what an archive carries, and what hostile files may not do."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lichen.models.checkpoint import load_full, network_from_files
+from lichen.models.errors import InvalidCodec, UsageError
+from lichen.models.learned import LearnedCodec, place
+from lichen.models.zoo import codec_from_files
+
+from learned_support import photograph
+
+CPU = place("cpu", "float32")
+
+
+def test_an_archives_files_decode_and_do_not_encode(codec: LearnedCodec) -> None:
+    image = photograph()[:100, :150]
+    (encoded,) = codec.encode([image], 70)
+    decoder = codec_from_files(codec.decoder_files(), precision="float32")
+    assert decoder.digest == codec.digest
+    assert decoder.decoder_files() == codec.decoder_files()
+    (decoded,) = decoder.decode([encoded.bitstream])
+    assert decoded.symbols == encoded.symbols
+    assert np.array_equal(decoded.pixels, codec.decode([encoded.bitstream])[0].pixels)
+    with pytest.raises(UsageError):
+        decoder.encode([image], 70)
+
+
+def test_the_digest_covers_decoding_and_nothing_else(codec_files: dict[str, bytes], codec: LearnedCodec) -> None:
+    card = json.loads(codec_files["json"])
+    card["notes"]["remark"] = "anything"
+    assert load_full(codec_files | {"json": json.dumps(card).encode()}, CPU).digest == codec.digest
+    arrays = safetensors.numpy.load(codec_files["safetensors"])
+    arrays["encoder.g_a.stem.bias"] = arrays["encoder.g_a.stem.bias"] + np.float16(1)
+    changed = codec_files | {"safetensors": safetensors.numpy.save(arrays)}
+    assert load_full(changed, CPU).digest == codec.digest
+    arrays["decoder.g_s.stem.bias"] = arrays["decoder.g_s.stem.bias"] + np.float16(1)
+    with pytest.raises(InvalidCodec, match="digest"):
+        load_full(codec_files | {"safetensors": safetensors.numpy.save(arrays)}, CPU)
+
+
+def test_training_can_go_on_from_shipped_files(codec_files: dict[str, bytes], codec: LearnedCodec) -> None:
+    network = network_from_files(codec_files).train()
+    from lichen.models.checkpoint import export_codec
+
+    again = load_full(export_codec(network, "small", {}), CPU)
+    assert again.digest == codec.digest
+    decoded, y_bits, z_bits = network(torch.rand(1, 3, 64, 64), torch.tensor([50.0]))
+    (decoded.sum() + y_bits.sum() + z_bits.sum()).backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hyper", 10**9),
+        ("widths", [10**6, 10**6]),
+        ("widths", 5),
+        ("widths", [1, 2, 3]),
+        ("depths", [10**6, 1]),
+        ("anchors", 1),
+        ("luma", "many"),
+        ("luma", True),
+        ("lambda_min", float("nan")),
+        ("context", -1),
+        ("features", None),
+    ],
+)
+def test_absurd_constructor_arguments_are_refused(codec: LearnedCodec, key: str, value: object) -> None:
+    files = dict(codec.decoder_files())
+    config = json.loads(files["json"])
+    config["arguments"][key] = value
+    with pytest.raises(InvalidCodec):
+        codec_from_files(files | {"json": json.dumps(config).encode()})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"family": "s2c-conv"}', b"[" * 100_000, b"1e999999", b'{"family": 3}'],
+)
+def test_malformed_json_is_refused(codec: LearnedCodec, text: bytes) -> None:
+    with pytest.raises(InvalidCodec):
+        codec_from_files(dict(codec.decoder_files()) | {"json": text})
+
+
+def test_unknown_format_and_self_test_are_refused(codec: LearnedCodec) -> None:
+    files = dict(codec.decoder_files())
+    for change in ({"format": 2}, {"self_test": "0" * 32}, {"self_test": "zz"}, {"extra": 1}, {"name": ""}):
+        config = json.loads(files["json"]) | change
+        with pytest.raises(InvalidCodec):
+            codec_from_files(files | {"json": json.dumps(config).encode()})
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_hostile_weights_are_refused(codec: LearnedCodec, data: st.DataObject) -> None:
+    files = dict(codec.decoder_files())
+    weights = bytearray(files["safetensors"])
+    how = data.draw(st.sampled_from(["flip", "cut", "grow", "length"]))
+    if how == "flip":  # in the header: names, shapes, dtypes, offsets
+        weights[data.draw(st.integers(0, 2000))] ^= 1 << data.draw(st.integers(0, 7))
+    elif how == "cut":
+        del weights[data.draw(st.integers(0, len(weights) - 1)) :]
+    elif how == "grow":
+        weights += b"\0" * data.draw(st.integers(1, 100))
+    else:
+        weights[:8] = data.draw(st.integers(0, 2**63)).to_bytes(8, "little")
+    try:
+        changed = codec_from_files(files | {"safetensors": bytes(weights)})
+    except InvalidCodec:
+        return
+    assert changed.digest != codec.digest or bytes(weights) == files["safetensors"]
+
+
+def test_values_that_are_not_finite_are_refused(codec: LearnedCodec) -> None:
+    files = dict(codec.decoder_files())
+    arrays = safetensors.numpy.load(files["safetensors"])
+    arrays["g_s.stem.bias"][0] = np.nan
+    with pytest.raises(InvalidCodec, match="finite"):
+        codec_from_files(files | {"safetensors": safetensors.numpy.save(arrays)})

@@ -1,0 +1,104 @@
+"""The learned codec from pixels to bytes and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lichen.models import learned
+from lichen.models.bitstream import pack, unpack
+from lichen.models.codec import Codec
+from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
+from lichen.models.learned import LearnedCodec
+
+from learned_support import photograph
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9)))
+
+
+def test_is_a_codec(codec: LearnedCodec) -> None:
+    assert isinstance(codec, Codec)
+    assert len(bytes.fromhex(codec.digest)) == 32
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (63, 65), (64, 64), (129, 200)])
+def test_any_size_round_trips(codec: LearnedCodec, size: tuple[int, int]) -> None:
+    image = photograph()[: size[0], : size[1]]
+    (encoded,) = codec.encode([image], 80)
+    (decoded,) = codec.decode([encoded.bitstream])
+    assert decoded.symbols == encoded.symbols
+    assert decoded.pixels.shape == image.shape
+    assert decoded.pixels.dtype == np.uint8
+    assert psnr(decoded.pixels, image) > 25
+
+
+def test_higher_quality_costs_more_and_looks_better(codec: LearnedCodec) -> None:
+    image = photograph()[:256, :256]
+    lengths, quality = [], []
+    for q in (1, 25.5, 60, 100):
+        (encoded,) = codec.encode([image], q)
+        lengths.append(len(encoded.bitstream))
+        quality.append(psnr(codec.decode([encoded.bitstream])[0].pixels, image))
+    assert lengths == sorted(lengths)
+    assert quality == sorted(quality)
+
+
+def test_batches_give_the_same_symbols_as_single_pictures(codec: LearnedCodec) -> None:
+    image = photograph()
+    images = [image[i * 16 : i * 16 + 128, i * 8 : i * 8 + 192] for i in range(5)] + [image[:70, :90]]
+    qualities = [20, 30, 40, 50, 60, 70.0]
+    together = codec.encode(images, qualities)
+    for one, picture, quality in zip(together, images, qualities, strict=True):
+        (alone,) = codec.decode([one.bitstream])
+        assert alone.symbols == one.symbols
+        assert alone.pixels.shape == picture.shape
+        assert unpack(one.bitstream).quality == round((quality - 1) * 8)
+    mixed = codec.decode([e.bitstream for e in together[::-1]])
+    assert [d.symbols for d in mixed] == [e.symbols for e in together[::-1]]
+
+
+def test_tiles_have_no_seams_and_cost_no_rate(codec: LearnedCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.tile(photograph()[:512, :512], (2, 2, 1))[:700, :900]
+    (whole,) = codec.encode([image], 60)
+    untiled = codec.decode([whole.bitstream])[0].pixels
+    monkeypatch.setattr(learned, "UNTILED_PIXELS", 1 << 16)
+    monkeypatch.setattr(learned, "TILE_LOG2", 8)
+    (encoded,) = codec.encode([image], 60)
+    assert unpack(encoded.bitstream).tile_log2 == 8
+    (decoded,) = codec.decode([encoded.bitstream])
+    assert decoded.symbols == encoded.symbols
+    # the networks see halos as wide as their receptive fields, so tiles change nothing but rounding
+    assert np.mean(np.abs(decoded.pixels.astype(int) - untiled.astype(int)) > 1) < 1e-4
+    overhead = 12 * (3 * 4 + 16)  # lengths and coder states of twelve tiles
+    assert len(encoded.bitstream) < len(whole.bitstream) * 1.005 + overhead
+
+
+def test_another_codecs_bitstream_is_told_apart(codec: LearnedCodec) -> None:
+    (encoded,) = codec.encode([photograph()[:64, :64]], 50)
+    parsed = unpack(encoded.bitstream)
+    other = pack(type(parsed)(**{f: getattr(parsed, f) for f in parsed.__slots__} | {"codec": b"\0\1\2\3"}))
+    with pytest.raises(CodecMismatch):
+        codec.decode([other])
+
+
+def test_sections_of_another_picture_are_corrupt(codec: LearnedCodec) -> None:
+    (encoded,) = codec.encode([photograph()[:128, :128]], 50)
+    parsed = unpack(encoded.bitstream)
+    wrong = {f: getattr(parsed, f) for f in parsed.__slots__}
+    with pytest.raises(CorruptBitstream):
+        codec.decode([pack(type(parsed)(**wrong | {"width": 256}))])
+    with pytest.raises(CorruptBitstream):
+        codec.decode([pack(type(parsed)(**wrong | {"tile_log2": 11}))])
+
+
+@pytest.mark.parametrize("quality", [0.5, 101, -3])
+def test_quality_out_of_range_is_refused(codec: LearnedCodec, quality: float) -> None:
+    with pytest.raises(UsageError):
+        codec.encode([photograph()[:64, :64]], quality)
+
+
+def test_one_quality_for_each_picture(codec: LearnedCodec) -> None:
+    with pytest.raises(UsageError):
+        codec.encode([photograph()[:64, :64]], [50, 60])
