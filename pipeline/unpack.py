@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
 from lichen.models.codec import Decoded
-from lichen.models.errors import ArchiveError, LichenError
+from lichen.models.errors import ArchiveError, LichenError, UsageError
 from lichen.pipeline.archive.decoding import check_shape, windows
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.archive.reader import Archive
@@ -34,7 +34,11 @@ class Unpacked(Generic[P]):
 
 
 def unpack(archive: Archive, places: Sequence[P]) -> Iterator[list[Unpacked[P]]]:
-    """Read and decode pictures, window by window in their order; a window is read while the one before is decoded."""
+    """Read and decode pictures, window by window in their order; a window is read while the one before is decoded.
+
+    Raises ``UsageError`` for a device or precision that this machine does not have; whatever is wrong with a
+    picture is in its ``error``.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="lichen-read") as reader:
         ahead: tuple[Sequence[P], Future[list[_Bytes | LichenError]]] | None = None
         start = 0
@@ -90,6 +94,8 @@ def _checked(place: P, payload: bytes, side: bytes, outcome: Decoded | LichenErr
 def _decode_batch(archive: Archive, digest: str, bitstreams: Sequence[bytes]) -> list[Decoded | LichenError]:
     try:
         codec = archive.codec(digest)
+    except UsageError:  # the request is wrong (a device that is not there), not the archive
+        raise
     except LichenError as error:
         return [error] * len(bitstreams)
     try:

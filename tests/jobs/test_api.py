@@ -1,0 +1,48 @@
+"""The Python API of the README."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lichen.jobs.api import compress, open_archive, report, verify
+from lichen.models.errors import ArchiveNotFound
+
+
+def test_the_tour(data_folder: Path, tmp_path: Path) -> None:
+    seen = []
+    url = tmp_path / "archive"
+    summary = compress(data_folder / "samples", url, codec="webp", quality=70, local=True, progress=seen.append)
+    assert summary.counts.compressed == 6 and summary.exit_code == 0
+
+    archive = open_archive(url)
+    assert len(archive) == 6
+    key = "budgie_a6d68c32b3a3.jpg"
+    picture = archive[key]
+    assert isinstance(picture, Image.Image) and picture.size == (1090, 727)
+    assert np.array_equal(archive.array(key), np.asarray(picture)) and archive.array(key).dtype == np.uint8
+    assert archive.get("no such key") is None
+    assert {name for name, _ in archive.pictures()} == set(archive)
+
+    assert verify(archive).ok and verify(url, ["b*"]).pictures == 2
+    assert report(url).pictures == 6
+
+
+def test_several_sources(data_folder: Path, tmp_path: Path) -> None:
+    sources = [data_folder / "kodak" / "kodim05.png", str(data_folder / "samples")]
+    compress(sources, tmp_path / "archive", codec="webp", local=True)
+    assert "kodim05.png" in open_archive(tmp_path / "archive")
+
+
+def test_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveNotFound):
+        open_archive(tmp_path)
+
+
+def test_importing_it_is_cheap() -> None:
+    program = "import sys; import lichen.jobs.api; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert not {"torch", "ray", "numpy", "pyarrow", "PIL"} & set(done.stdout.split())
