@@ -151,6 +151,8 @@ class ShardTask:
     shard: str
     attempt: str
     sources: tuple[Source, ...]
+    solo: bool = False
+    """Nothing else may be in flight on its worker: it may be what kills workers."""
     store_only: bool = False
     """Store the bytes without looking at them: for the picture that kills its worker."""
 

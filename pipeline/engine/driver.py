@@ -200,12 +200,18 @@ class _Driver:
         return self._summary(job, snapshot.number, work, executor, schedule, started)
 
     def _hand_out(self, planner: Planner, schedule: Schedule, executor: Executor, digest: str) -> None:
-        free = executor.free()
-        while free > len(schedule) and not planner.complete:
+        while not self._stop.is_set():
+            if len(schedule):
+                if not executor.has_room(solo=schedule.next_is_solo):
+                    return
+                executor.submit(schedule.next_task(), digest)
+                continue
+            if not executor.has_room(solo=False):
+                return
             # With nothing in flight there is nothing else to wait for than the listing.
-            planned = planner.take(0 if schedule.in_flight or len(schedule) else TICK)
+            planned = planner.take(0 if schedule.in_flight else TICK)
             if planned is None:
-                break
+                return
             self._planned_shards += 1
             self._planned_sources += len(planned.shard.sources)
             self._planned_bytes += planned.bytes
@@ -213,9 +219,6 @@ class _Driver:
                 schedule.add_committed(commit)
             for shard in planned.state.open:
                 schedule.add(shard)
-        while free > 0 and len(schedule):
-            executor.submit(schedule.next_task(), digest)
-            free -= 1
 
     def _show(self, job: Job, planner: Planner, schedule: Schedule, executor: Executor, started: float) -> None:
         live = sum(executor.live().values(), Counts())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, TypeAlias
 
 from lichen.models.errors import UsageError
@@ -11,6 +12,16 @@ from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardRe
 
 IN_FLIGHT = 2
 """Shards a worker has at once: one in the codec, one being published or waiting."""
+
+
+class Blame(Enum):
+    """Whether an attempt killed its worker."""
+
+    NO = "no"
+    """It was not in work yet, or the machine was taken away."""
+    PERHAPS = "perhaps"
+    """It was not the only one there."""
+    YES = "yes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +45,7 @@ class Died:
     """The worker of an attempt is gone."""
 
     task: ShardTask
-    suspect: bool
-    """Whether this attempt may have killed it: it was in work, and the machine was not simply taken away."""
+    blame: Blame
     message: str
 
 
@@ -62,8 +72,8 @@ class Executor(Protocol):
         """
         ...
 
-    def free(self) -> int:
-        """How many attempts may be submitted now."""
+    def has_room(self, *, solo: bool) -> bool:
+        """Whether an attempt may be submitted now; a solo one needs a worker for itself."""
         ...
 
     def submit(self, task: ShardTask, digest: str) -> None:

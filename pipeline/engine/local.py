@@ -31,8 +31,8 @@ class LocalExecutor:
         self._worker = Worker(self._config)
         return self._worker.put_codec()
 
-    def free(self) -> int:
-        return IN_FLIGHT - len(self._futures)
+    def has_room(self, *, solo: bool) -> bool:
+        return not self._futures if solo else len(self._futures) < IN_FLIGHT
 
     def submit(self, task: ShardTask, digest: str) -> None:
         assert self._worker is not None

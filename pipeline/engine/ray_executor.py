@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from lichen.models.errors import JobError, LichenError
 from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
-from lichen.pipeline.engine.executor import IN_FLIGHT, Died, Event, Failed, Finished
+from lichen.pipeline.engine.executor import IN_FLIGHT, Blame, Died, Event, Failed, Finished
 
 MAX_FRUITLESS_DEATHS = 8
 """Workers that may die one after the other without one shard done in between."""
@@ -120,12 +120,18 @@ class _Member:
     polling: Any = None
     live: dict[str, Counts] = field(default_factory=dict)
 
+    def has_room(self, solo: bool) -> bool:
+        if solo or any(task.solo for task in self.tasks.values()):
+            return not self.tasks
+        return len(self.tasks) < IN_FLIGHT
+
 
 class RayExecutor:
     """Starts actors as there is work for them, up to what the resources allow, and replaces dead ones."""
 
     def __init__(self, config: JobConfig, *, conditional: bool) -> None:
         self._owns_ray = not ray.is_initialized()
+        self._restore_stdout = _keep_stdout_clean()
         if self._owns_ray:
             _start_ray(config.address)
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
@@ -149,12 +155,12 @@ class RayExecutor:
         member.loading = None
         return files
 
-    def free(self) -> int:
-        idle = sum(IN_FLIGHT - len(member.tasks) for member in self._members)
-        return idle + (self.workers - len(self._members)) * IN_FLIGHT
+    def has_room(self, *, solo: bool) -> bool:
+        return len(self._members) < self.workers or any(member.has_room(solo) for member in self._members)
 
     def submit(self, task: ShardTask, digest: str) -> None:
-        member = min(self._members, key=lambda member: len(member.tasks), default=None)
+        open_members = [member for member in self._members if member.has_room(task.solo)]
+        member = min(open_members, key=lambda member: len(member.tasks), default=None)
         if member is None or (member.tasks and len(self._members) < self.workers):
             member = self._start(put=False)
         member.tasks[member.actor.run.remote(task, digest)] = task
@@ -187,6 +193,7 @@ class RayExecutor:
         self._members.clear()
         if self._owns_ray and ray.is_initialized():
             ray.shutdown()
+        self._restore_stdout()
 
     def pids(self) -> list[int]:
         """Process ids of the workers, on whichever machine each is."""
@@ -239,7 +246,7 @@ class RayExecutor:
         if self._fruitless > MAX_FRUITLESS_DEATHS:
             raise JobError(f"{self._fruitless} workers died one after the other; the last: {message}")
         events: list[Event] = []
-        suspect = suspect and member.loading is None
+        orphans = []
         for ref, task in member.tasks.items():
             done, _ = ray.wait([ref], timeout=_KILL_WAIT)
             try:
@@ -247,10 +254,13 @@ class RayExecutor:
                     events.append(Finished(task=task, result=ray.get(ref)))
                     continue
             except RayError:
-                pass
-            events.append(Died(task=task, suspect=suspect, message=message.partition("\n")[0]))
-            suspect = False  # the younger attempt was only waiting, as a rule
-        return events
+                pass  # its worker is gone, as was known
+            orphans.append(task)
+        blame = Blame.NO
+        if suspect and member.loading is None:
+            blame = Blame.YES if len(orphans) == 1 else Blame.PERHAPS
+        line = message.partition("\n")[0]
+        return events + [Died(task=task, blame=blame, message=line) for task in orphans]
 
     def _poll(self) -> None:
         """Take the counters that came in and ask again; never waits."""
@@ -276,6 +286,24 @@ def _start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _keep_stdout_clean() -> Callable[[], None]:
+    """Send what Ray's daemons report (dead workers) to standard error; returns what undoes it.
+
+    Ray prints it to standard output whatever ``log_to_driver`` says, and has no public switch.
+    """
+    from ray._private import worker
+
+    printer = getattr(worker, "print_to_stdstream", None)
+    if printer is None:
+        return lambda: None
+    worker.print_to_stdstream = lambda data, ignore_prefix: printer({**data, "is_err": True}, ignore_prefix)
+
+    def restore() -> None:
+        worker.print_to_stdstream = printer
+
+    return restore
 
 
 def _cause(error: RayTaskError) -> Exception:

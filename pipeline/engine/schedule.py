@@ -19,7 +19,7 @@ from lichen.pipeline.archive.commit import (
 from lichen.pipeline.archive.plan import PlannedShard
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.engine.config import Counts, ShardTask
-from lichen.pipeline.engine.executor import Died, Event, Failed, Finished
+from lichen.pipeline.engine.executor import Blame, Died, Event, Failed, Finished
 
 ROOT_DEATHS = 2
 """Workers that a planned shard may cost before it is split; a child, already suspect, may cost one."""
@@ -36,6 +36,7 @@ class _Open:
     child: bool
     failures: int = 0
     deaths: int = 0
+    solo: bool = False
     store_only: bool = False
 
 
@@ -57,6 +58,11 @@ class Schedule:
         return len(self._waiting)
 
     @property
+    def next_is_solo(self) -> bool:
+        """Whether the next attempt needs a worker for itself."""
+        return self._waiting[0].solo
+
+    @property
     def in_flight(self) -> int:
         return len(self._flying)
 
@@ -68,7 +74,7 @@ class Schedule:
     def add(self, shard: PlannedShard) -> None:
         """An open shard of the plan, or an open child of a split one."""
         child = shard.shard.count(".") > 1
-        self._waiting.append(_Open(shard=shard, child=child))
+        self._waiting.append(_Open(shard=shard, child=child, solo=child))
 
     def next_task(self) -> ShardTask:
         """A new attempt at the shard that waits longest."""
@@ -77,6 +83,7 @@ class Schedule:
             shard=entry.shard.shard,
             attempt=layout.new_attempt(),
             sources=entry.shard.sources,
+            solo=entry.solo,
             store_only=entry.store_only,
         )
         self._flying[task.attempt] = entry
@@ -126,9 +133,10 @@ class Schedule:
         if standing is not None:
             self._follow(entry, standing)
             return
-        entry.deaths += event.suspect
+        entry.deaths += event.blame is Blame.YES
+        entry.solo = entry.solo or event.blame is not Blame.NO
         allowed = 1 if entry.child else ROOT_DEATHS
-        if not event.suspect or entry.deaths < allowed:
+        if event.blame is not Blame.YES or entry.deaths < allowed:
             self._waiting.appendleft(entry)
         elif len(entry.shard.sources) > 1:
             reason = f"{entry.deaths} workers died: {event.message}"[:500]
@@ -145,7 +153,7 @@ class Schedule:
         if isinstance(standing, ShardSplit):
             self.splits += 1
             children = children_of(entry.shard, standing)
-            self._waiting.extendleft(_Open(shard=child, child=True) for child in reversed(children))
+            self._waiting.extendleft(_Open(shard=child, child=True, solo=True) for child in reversed(children))
         else:
             self.fresh += Counts.of_commit(standing)
             self.add_committed(standing)

@@ -16,7 +16,7 @@ from lichen.pipeline.archive.plan import Grouping, PlannedShard, read_plan
 from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.engine.config import Counts, JobConfig, ShardResult, ShardTask
-from lichen.pipeline.engine.executor import Died, Failed, Finished
+from lichen.pipeline.engine.executor import Blame, Died, Failed, Finished
 from lichen.pipeline.engine.feed import Gate
 from lichen.pipeline.engine.planner import Planner
 from lichen.pipeline.engine.ray_executor import Resources, plan_resources
@@ -45,8 +45,8 @@ def published(store: Store, task: ShardTask) -> ShardCommit:
         return writer.publish()
 
 
-def died(task: ShardTask, suspect: bool = True) -> Died:
-    return Died(task=task, suspect=suspect, message="killed")
+def died(task: ShardTask, blame: Blame = Blame.YES) -> Died:
+    return Died(task=task, blame=blame, message="killed")
 
 
 def test_the_poison_picture_is_found_and_stored(store: Store) -> None:
@@ -73,8 +73,21 @@ def test_a_worker_that_was_taken_away_is_nobodys_fault(store: Store) -> None:
     schedule = Schedule(store, max_failures=3)
     schedule.add(planned(2))
     for _ in range(20):
-        schedule.handle(died(schedule.next_task(), suspect=False))
+        schedule.handle(died(schedule.next_task(), Blame.NO))
     assert (len(schedule), schedule.splits) == (1, 0)
+
+
+def test_of_two_suspects_each_gets_a_worker_for_itself(store: Store) -> None:
+    schedule = Schedule(store, max_failures=3)
+    schedule.add(planned(2))
+    schedule.add(planned(2))
+    one, two = schedule.next_task(), schedule.next_task()
+    assert not one.solo and not two.solo
+    for task in (one, two):
+        schedule.handle(died(task, Blame.PERHAPS))
+    assert schedule.next_is_solo
+    assert schedule.next_task().solo and schedule.next_task().solo
+    assert schedule.splits == 0
 
 
 def test_a_dead_workers_commit_counts(store: Store) -> None:
