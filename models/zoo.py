@@ -40,7 +40,7 @@ def load_codec(name: str, *, device: str = "cpu", precision: str = "auto") -> Co
     Raises ``UnknownCodec`` for a name that nobody registered and ``UsageError`` for an unknown device or
     precision. Classical codecs run on the CPU whatever the device.
     """
-    _check_placement(device, precision)
+    check_placement(device, precision)
     if name.endswith(".json"):
         return _load_path(Path(name), device=device, precision=precision)
     if factory := _shipped().get(name):
@@ -60,7 +60,7 @@ def codec_from_files(files: Mapping[str, bytes], *, device: str = "cpu", precisi
     Raises ``InvalidCodec`` when the files are malformed, of an unknown family, or of a version that this
     release does not know.
     """
-    _check_placement(device, precision)
+    check_placement(device, precision)
     config = _parse_config(files)
     family = config.get("family")
     loader = _families().get(family) if isinstance(family, str) else None
@@ -85,7 +85,8 @@ def _families() -> dict[str, FileLoader]:
     return {"classical": _classical_from_files, "s2c-conv": _learned_from_files}
 
 
-def _check_placement(device: str, precision: str) -> None:
+def check_placement(device: str, precision: str) -> None:
+    """Raise ``UsageError`` for a device or precision that no codec knows."""
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())):
         raise UsageError(f"unknown device {device!r}; use one of {', '.join(DEVICES)}")

@@ -19,7 +19,7 @@ from lichen.models.checkpoint import export_codec, load_full, network_from_files
 from lichen.models.errors import TrainingError, UsageError
 from lichen.models.learned import place
 from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
-from lichen.models.zoo import full_files
+from lichen.models.zoo import check_placement, full_files
 
 Report = Callable[[Progress, Mapping[str, float] | None], None]
 """Called after every step, with the validation where there was one."""
@@ -76,6 +76,7 @@ def train(
         raise UsageError("the architecture comes from the codec to start with; do not give both")
     if not name or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name) or name.startswith("."):
         raise UsageError(f"{name!r} is no name for a codec: letters, digits, '.', '_' and '-'")
+    check_placement(device, precision)
     placement = place(device, precision)
     if placement.half not in (None, torch.bfloat16):
         raise UsageError("training is in float32 or bfloat16")
