@@ -98,7 +98,7 @@ class _Driver:
             stack.callback(executor.close)
             # Again, because Ray takes the signal for itself when it starts.
             stack.enter_context(_sigterm(self._stop))
-            files = executor.prepare()
+            files = executor.prepare(self._stop)
             job = work.job
             if job is None:
                 job = self._create_job(work, executor, files.digest)

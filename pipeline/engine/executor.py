@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -65,10 +66,10 @@ class Executor(Protocol):
         """Workers that died so far."""
         ...
 
-    def prepare(self) -> CodecFiles:
+    def prepare(self, stop: threading.Event) -> CodecFiles:
         """Start a first worker, which loads the codec and puts its decoder into the archive.
 
-        Raises what loading raises, and ``JobError`` if the worker dies of it.
+        Raises what loading raises, ``JobError`` if the worker dies of it, ``JobInterrupted`` on ``stop``.
         """
         ...
 

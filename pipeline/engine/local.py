@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from lichen.models.errors import LichenError
+from lichen.models.errors import JobInterrupted, LichenError
 from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.executor import IN_FLIGHT, Event, Failed, Finished
 from lichen.pipeline.engine.worker import Worker
@@ -26,8 +26,10 @@ class LocalExecutor:
         self._lock = threading.Lock()
         self._worker: Worker | None = None
 
-    def prepare(self) -> CodecFiles:
+    def prepare(self, stop: threading.Event) -> CodecFiles:
         """Load the codec and put its decoder into the archive."""
+        if stop.is_set():
+            raise JobInterrupted("stopped before the codec was loaded")
         self._worker = Worker(self._config)
         return self._worker.put_codec()
 

@@ -10,13 +10,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from lichen.models.errors import JobError, LichenError
+from lichen.models.errors import JobError, JobInterrupted, LichenError, UsageError
 from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.executor import IN_FLIGHT, Blame, Died, Event, Failed, Finished
 
@@ -24,6 +24,7 @@ MAX_FRUITLESS_DEATHS = 8
 """Workers that may die one after the other without one shard done in between."""
 
 _KILL_WAIT = 5.0
+_LOOK = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,8 @@ def plan_resources(nodes: list[Mapping[str, float]], config: JobConfig) -> Resou
     """Divide the nodes (their ``CPU`` and ``GPU``) into workers. Pure.
 
     Without GPUs a worker takes a node. With GPUs each takes ``gpus_per_worker`` and its share of the node's cores,
-    and nodes without GPUs do nothing.
+    and nodes without GPUs do nothing. Raises ``UsageError`` if no node can hold a worker, unless
+    ``workers`` is given for a cluster, which may grow nodes on demand.
     """
     gpus = config.gpus_per_worker
     if gpus is None:
@@ -51,7 +53,9 @@ def plan_resources(nodes: list[Mapping[str, float]], config: JobConfig) -> Resou
         min(fit, int(node.get("CPU", 0)) // cpus) if gpus else int(node.get("CPU", 0)) // cpus
         for node, fit in zip(nodes, fits, strict=True)
     )
-    return Resources(workers=config.workers or max(1, workers), cpus=cpus, gpus=gpus)
+    if not workers and (config.workers is None or config.address is None):
+        raise UsageError(f"Ray has no node with {cpus} CPUs and {gpus:g} GPUs, which one worker would take")
+    return Resources(workers=config.workers or workers, cpus=cpus, gpus=gpus)
 
 
 class RayWorker:
@@ -140,12 +144,18 @@ class RayExecutor:
         self.deaths = 0
         self._fruitless = 0
         self._members: list[_Member] = []
-        self._settings = WorkerConfig.of(config, conditional=conditional, cpus=self._resources.cpus)
+        settings = WorkerConfig.of(config, conditional=conditional, cpus=self._resources.cpus)
+        # Without a GPU of its own a worker must not take one that it happens to see.
+        on_cpu = config.device == "auto" and not self._resources.gpus
+        self._settings = replace(settings, device="cpu") if on_cpu else settings
         self._actor_class: Any = ray.remote(RayWorker)
 
-    def prepare(self) -> CodecFiles:
+    def prepare(self, stop: threading.Event) -> CodecFiles:
         """Start the first actor; its failures are the job's."""
         member = self._start(put=True)
+        while not ray.wait([member.loading], timeout=_LOOK)[0]:
+            if stop.is_set():
+                raise JobInterrupted("stopped while the first worker was loading the codec")
         try:
             files: CodecFiles = ray.get(member.loading)
         except RayTaskError as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ from lichen.pipeline.archive.job import list_jobs, read_done, read_progress
 from lichen.pipeline.archive.lease import acquire
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejects import Quarantined, read_table
-from lichen.pipeline.archive.store import open_store
+from lichen.pipeline.archive.store import MemoryStore, open_store
 from lichen.pipeline.engine.compress import BELOW_FLOOR, LARGER
 from lichen.pipeline.engine.config import Counts, JobConfig, Progress
 from lichen.pipeline.engine.driver import run_job
@@ -175,6 +176,38 @@ def test_archive_in_memory(config: Make, pictures: Pictures) -> None:
     job = config(pictures(3), f"memory://{uuid.uuid4().hex}")
     assert run_job(job).counts.compressed == 3
     assert len(Archive.open(job.archive)) == 3
+
+
+def test_from_a_bucket_into_a_bucket(
+    config: Make, pictures: Pictures, s3_url: str, s3_options: dict[str, Any], contents: Contents
+) -> None:
+    source = pictures(5)
+    local = config(source)
+    run_job(local)
+    file_system = fsspec.filesystem("s3", **s3_options)
+    file_system.put(str(source) + "/", f"{s3_url}/pictures/", recursive=True)
+    job = config(f"{s3_url}/pictures", f"{s3_url}/archive", source_options=s3_options, archive_options=s3_options)
+    assert run_job(job).counts.compressed == 5
+    archive = Archive.open(job.archive, s3_options)
+    assert {row.key: row.symbols_digest for row in archive.rows()} == {
+        key: values[5] for key, values in contents(local.archive).items()
+    }
+    assert run_job(job).job is None  # sizes and ETags are as they were
+
+
+def test_the_driver_commits_where_creates_are_not_atomic(
+    config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probe(store: MemoryStore) -> bool:
+        store.conditional = False
+        return False
+
+    monkeypatch.setattr(MemoryStore, "probe", probe)
+    job = config(pictures(6), f"memory://{uuid.uuid4().hex}")
+    assert run_job(job).counts.compressed == 6
+    assert len(Archive.open(job.archive)) == 6
+    with acquire(open_store(job.archive), None), pytest.raises(LeaseHeld):  # one driver for the whole archive
+        run_job(job)
 
 
 def test_ms_ssim_is_sampled(config: Make) -> None:

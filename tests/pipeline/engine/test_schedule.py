@@ -171,6 +171,14 @@ def test_nodes_are_divided_into_workers(
     assert plan_resources(nodes, config) == expected
 
 
+def test_workers_that_fit_nowhere_are_refused() -> None:
+    for changes in ({"gpus_per_worker": 1}, {"cpus_per_worker": 64}, {"cpus_per_worker": 64, "workers": 2}):
+        with pytest.raises(UsageError, match="no node"):
+            plan_resources([{"CPU": 8}], JobConfig(source="x", archive="y", **changes))  # type: ignore[arg-type]
+    growing = JobConfig(source="x", archive="y", gpus_per_worker=1, cpus_per_worker=4, workers=9, address="auto")
+    assert plan_resources([{"CPU": 8}], growing) == Resources(workers=9, cpus=4, gpus=1)
+
+
 def test_counts_add_up() -> None:
     one = Counts(compressed=1, pixels=8, compressed_bytes=2, compressed_pixels=8, seconds={"read": 1.0})
     two = one + Counts(stored=2, seconds={"read": 0.5, "open": 1.0})
