@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lichen.pipeline.report import Group, Reason, Report
+    from lichen.pipeline.report import Report
+    from lichen.pipeline.tally import Group, Reason
 
 KEY_WIDTH = 60
 KEYS_SHOWN = 3

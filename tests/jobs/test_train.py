@@ -92,8 +92,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     result = again(99)
     assert (result.resumed_from, result.steps) == (3, 4) and result.codec is not None
     assert steps_of(tmp_path) == [1, 2, 3, 4]
+    found = weights(tmp_path)
     for name, value in weights(finished.folder).items():
-        assert torch.equal(value, weights(tmp_path)[name]), name
+        assert torch.equal(value, found[name]), name
     assert result.digest == finished.digest
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.report import Report, _spread, make_report
+from lichen.pipeline.report import Report, make_report
+from lichen.pipeline.tally import spread
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +79,10 @@ def test_quality_and_the_worst(report: Report, photo_archive: str) -> None:
 
 
 def test_percentiles_are_values_that_occur_and_exact_pictures_are_counted() -> None:
-    spread = _spread([np.array([40, math.inf, 30], np.float32), np.array([20, 50], np.float32)])
-    assert (spread.count, spread.exact, spread.minimum, spread.mean) == (5, 1, 20, 35)
-    assert spread.percentiles == {"p1": 20, "p5": 20, "p25": 30, "p50": 40, "p75": 50, "p95": None}
-    assert _spread([]).percentiles["p50"] is None
+    found = spread([np.array([40, math.inf, 30], np.float32), np.array([20, 50], np.float32)])
+    assert (found.count, found.exact, found.minimum, found.mean) == (5, 1, 20, 35)
+    assert found.percentiles == {"p1": 20, "p5": 20, "p25": 30, "p50": 40, "p75": 50, "p95": None}
+    assert spread([]).percentiles["p50"] is None
 
 
 def test_reasons_and_names(report: Report) -> None:
