@@ -54,7 +54,7 @@ def export_codec(network: S2CConv, name: str, notes: Mapping[str, Any]) -> dict[
     for half, prefixes in (("encoder.", _ENCODER), ("decoder.", _DECODER)):
         for key, tensor in state.items():
             if key.startswith(prefixes):
-                table = key.endswith((".table", ".scale"))
+                table = key.endswith(".table")
                 arrays[half + key] = tensor.numpy() if table else tensor.half().numpy()
     prior = integer_prior(network.entropy)
     # safetensors writes the memory as it lies: only C order is right

@@ -61,7 +61,7 @@ class HyperAnalysis(nn.Module):
         self.down2 = Down(hidden, hyper)
 
     def forward(self, y: Tensor) -> Tensor:
-        x = self.stem(y) + self.magnitude(torch.log1p(8 * y.abs()))
+        x = self.stem(y) + self.magnitude(torch.log1p(32 * y.abs()))
         z: Tensor = self.down2(self.block2(self.down1(self.block1(x))))
         return z
 

@@ -1,7 +1,6 @@
 """Starting values: a new network is a working transform coder before its first step.
 
-The linear path starts as an orthonormal DCT, the latent's scales come from data, the gains are quantisation steps
-of a classical coder, and the hyper-latent starts as local log-energies of frequency bands from which the scale
+The linear path starts as an orthonormal DCT, the gains are quantisation steps of a classical coder, and the hyper-latent starts as local log-energies of frequency bands from which the scale
 network reads log standard deviations by least squares. Training then has something to improve.
 """
 
@@ -37,17 +36,14 @@ def initialise(network: S2CConv, patches: Tensor) -> None:
     network.g_a.linear.weight.copy_(basis[:, :, None, None])
     network.g_s.linear.weight.copy_(basis.T[:, :, None, None])
     coefficients = network.g_a.linear(unshuffle(patches - 0.5, PATCH))
-    scale = coefficients.std(dim=(0, 2, 3)).clamp(min=1e-3)[:, None, None]
-    network.g_a.scale.copy_(scale)
-    network.g_s.scale.copy_(scale)
     means = network.entropy.means
     for head in (network.g_a.head, network.g_s.head, means.context_out, means.head):
         head.weight.mul_(QUIET)
         _zero_bias(head)
     steps = torch.logspace(math.log10(COARSEST_STEP), math.log10(FINEST_STEP), config.anchors)
-    network.entropy.gain.table.copy_((scale.flatten()[None, :] / steps[:, None]).log())
+    network.entropy.gain.table.copy_(-steps.log()[:, None].expand(-1, config.latent))
     bands = _bands([plane for _, plane in dct_order(config.luma, config.chroma)], config.hyper)
-    _initialise_hyperprior(network.entropy, coefficients / scale, bands)
+    _initialise_hyperprior(network.entropy, coefficients, bands)
 
 
 def _bands(planes: list[int], count: int) -> Tensor:
@@ -90,7 +86,7 @@ def _initialise_hyperprior(model: EntropyModel, y: Tensor, bands: Tensor) -> Non
 def _fit_head(head: nn.Conv2d, features: Tensor, y: Tensor) -> None:
     """Least squares (ridge) from features to the log standard deviation of each channel in 4x4 latents."""
     energy = nn.functional.avg_pool2d(y.square(), 4)
-    target = 0.5 * torch.log(energy + 1e-4)
+    target = 0.5 * torch.log(energy + 1e-5)
     x = nn.functional.avg_pool2d(features, 4).permute(0, 2, 3, 1).reshape(-1, features.shape[1]).double()
     t = target.permute(0, 2, 3, 1).reshape(-1, target.shape[1]).double()
     mean_x, mean_t = x.mean(0), t.mean(0)

@@ -38,16 +38,14 @@ def dct_basis(luma: int, chroma: int) -> Tensor:
 
 
 class Analysis(nn.Module):
-    """g_a: RGB in [0, 1] to the latent y at 1/16, of about unit variance in each channel.
+    """g_a: RGB in [0, 1] to the latent y at 1/16.
 
-    ``y = (DCT path)(x) / scale + network(x)``. The network goes straight to 1/8 by space to depth, then to 1/16.
+    ``y = (DCT path)(x) + network(x)``, so that latents are of the size of DCT coefficients of such pictures. The network goes straight to 1/8 by space to depth, then to 1/16.
     """
 
     def __init__(self, latent: int, widths: tuple[int, int], depths: tuple[int, int], expansion: int, anchors: int):
         super().__init__()
         self.linear = nn.Conv2d(3 * PATCH * PATCH, latent, 1, bias=False)
-        self.register_buffer("scale", torch.ones(latent, 1, 1))
-        self.scale: Tensor
         self.stem = nn.Conv2d(3 * 64, widths[0], 1)
         self.gain = QualityTable(anchors, widths[0])
         self.stage1 = nn.Sequential(*[ConvBlock(widths[0], expansion) for _ in range(depths[0])])
@@ -60,7 +58,7 @@ class Analysis(nn.Module):
         features = self.stem(unshuffle(x, 8)) * self.gain(position).exp()
         features = self.head(self.stage2(self.down(self.stage1(features))))
         with torch.autocast(x.device.type, enabled=False):  # half precision would cost some 0.1 grey levels
-            y: Tensor = self.linear(unshuffle(x.float(), PATCH)) / self.scale + features.float()
+            y: Tensor = self.linear(unshuffle(x.float(), PATCH)) + features.float()
         return y
 
 
@@ -70,8 +68,6 @@ class Synthesis(nn.Module):
     def __init__(self, latent: int, widths: tuple[int, int], depths: tuple[int, int], expansion: int, anchors: int):
         super().__init__()
         self.linear = nn.Conv2d(latent, 3 * PATCH * PATCH, 1, bias=False)
-        self.register_buffer("scale", torch.ones(latent, 1, 1))
-        self.scale: Tensor
         self.stem = nn.Conv2d(latent, widths[1], 1)
         self.gain2 = QualityTable(anchors, widths[1])
         self.stage2 = nn.Sequential(*[ConvBlock(widths[1], expansion) for _ in range(depths[1])])
@@ -84,5 +80,5 @@ class Synthesis(nn.Module):
         features = self.stage2(self.stem(y) * self.gain2(position).exp())
         features = self.head(self.stage1(self.up(features) * self.gain1(position).exp()))
         with torch.autocast(y.device.type, enabled=False):
-            x: Tensor = shuffle(self.linear(y.float() * self.scale), PATCH) + shuffle(features.float(), 8)
+            x: Tensor = shuffle(self.linear(y.float()), PATCH) + shuffle(features.float(), 8)
         return x + 0.5
