@@ -25,6 +25,8 @@ MAX_FRUITLESS_DEATHS = 8
 
 _KILL_WAIT = 5.0
 _LOOK = 0.5
+_OBJECT_STORE = 128 * 1024 * 1024
+"""Enough for lists of sources; the default would take a third of the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +271,7 @@ class RayExecutor:
         blame = Blame.NO
         if suspect and member.loading is None:
             blame = Blame.YES if len(orphans) == 1 else Blame.PERHAPS
-        line = message.partition("\n")[0]
+        line = " ".join(message.split())[:400]
         return events + [Died(task=task, blame=blame, message=line) for task in orphans]
 
     def _poll(self) -> None:
@@ -295,7 +297,13 @@ def _start_ray(address: str | None) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=_OBJECT_STORE,
+    )
 
 
 def _keep_stdout_clean() -> Callable[[], None]:

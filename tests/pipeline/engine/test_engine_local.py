@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -324,6 +326,14 @@ def test_one_driver_at_a_time(config: Make, pictures: Pictures) -> None:
     store = open_store(job.archive)
     with acquire(store, list_jobs(store)[0]), pytest.raises(LeaseHeld):
         run_job(job)
+
+
+def test_the_driver_needs_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, lichen.pipeline.engine.config, lichen.pipeline.engine.driver;"
+        "sys.exit(bool({'torch', 'ray', 'numba'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_bad_requests(config: Make, pictures: Pictures) -> None:
