@@ -15,6 +15,7 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 EXTRAS ?= [dev]
+CODEC ?= s2c-conv
 # The first of these that runs and is a version that pyproject.toml allows.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
@@ -57,10 +58,10 @@ $(VENV)/.linked: $(VENV)/.installed $(VENV)/.files
 
 demo: env
 	@rm -rf demo-archive demo-out
-	$(BIN)/lichen compress tests/data/samples demo-archive
+	$(BIN)/lichen compress tests/data/samples demo-archive --codec $(CODEC)
 	$(BIN)/lichen verify demo-archive
 	$(BIN)/lichen report demo-archive
-	$(BIN)/lichen decode demo-archive budgie_a6d68c32b3a3.jpg --out demo-out
+	$(BIN)/lichen decode demo-archive budgie_a6d68c32b3a3.jpg --to demo-out
 
 test: env
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

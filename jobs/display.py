@@ -42,3 +42,8 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def many(count: int, noun: str) -> str:
+    """``1 picture``, ``1,200 pictures``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,23 +35,30 @@ class Unpacked(Generic[P]):
 
 
 def unpack(archive: Archive, places: Sequence[P]) -> Iterator[list[Unpacked[P]]]:
-    """Read and decode pictures, window by window in their order; a window is read while the one before is decoded.
+    """Read and decode pictures, window by window in their order.
 
-    Raises ``UsageError`` for a device or precision that this machine does not have; whatever is wrong with a
-    picture is in its ``error``.
+    While the caller is busy with a window, the next one is decoded and the one after that is read. Raises
+    ``UsageError`` for a device or precision that this machine does not have; whatever is wrong with a picture is in
+    its ``error``.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="lichen-read") as reader:
-        ahead: tuple[Sequence[P], Future[list[_Bytes | LichenError]]] | None = None
+    with ThreadPoolExecutor(1, "lichen-decode") as decoder, ThreadPoolExecutor(1, "lichen-read") as reader:
+        ahead: deque[Future[list[Unpacked[P]]]] = deque()
         start = 0
         for window in windows(places):
             rows = places[start : start + len(window)]
             start += len(window)
-            following = (rows, reader.submit(_read, archive, rows))
-            if ahead is not None:
-                yield _decode(archive, ahead[0], ahead[1].result())
-            ahead = following
-        if ahead is not None:
-            yield _decode(archive, ahead[0], ahead[1].result())
+            pieces = reader.submit(_read, archive, rows)
+            ahead.append(decoder.submit(_decode_when_read, archive, rows, pieces))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _decode_when_read(
+    archive: Archive, places: Sequence[P], pieces: Future[list[_Bytes | LichenError]]
+) -> list[Unpacked[P]]:
+    return _decode(archive, places, pieces.result())
 
 
 def _read(archive: Archive, places: Sequence[Placement]) -> list[_Bytes | LichenError]:

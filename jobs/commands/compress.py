@@ -128,16 +128,19 @@ def compress(
 
 
 def _show(live: Live, progress: Progress) -> None:
-    from lichen.jobs.display import number, percent
+    from lichen.jobs.display import many, number, percent
 
     counts = progress.counts
+    if not counts.sources:
+        live.update(None, "starting")
+        return
     share = None
     if progress.plan_complete:
         by_bytes = counts.source_bytes / progress.planned_bytes if progress.planned_bytes else None
         by_count = counts.sources / progress.planned_sources if progress.planned_sources else 1.0
         share = min(1.0, by_count if by_bytes is None else max(by_bytes, by_count))
     parts = [
-        f"{counts.sources:,} pictures",
+        many(counts.sources, "source"),
         f"{progress.images_per_second:.1f}/s",
         f"{progress.megapixels_per_second:.2f} MP/s",
         f"{number(counts.bpp, '{:.3f}')} bpp",
@@ -149,11 +152,11 @@ def _show(live: Live, progress: Progress) -> None:
 
 
 def _tell(summary: JobSummary, archive: str) -> None:
-    from lichen.jobs.display import bytes_text, duration, number, percent, shown
+    from lichen.jobs.display import bytes_text, duration, many, number, percent, shown
 
     counts = summary.counts
     if summary.job is None:
-        typer.echo(f"{shown(archive)} is up to date: {summary.unchanged:,} sources are unchanged")
+        typer.echo(f"{shown(archive)} is up to date, {many(summary.unchanged, 'source')} unchanged")
     else:
         done = f"{counts.compressed:,} compressed, {counts.stored:,} stored"
         typer.echo(f"{done}: snapshot {summary.snapshot} of {shown(archive)}")
@@ -164,12 +167,12 @@ def _tell(summary: JobSummary, archive: str) -> None:
         start = duration(summary.startup_seconds)
         typer.echo(f"{duration(summary.seconds)} at {rate} with verification, after {start} of start-up")
         if summary.unchanged:
-            typer.echo(f"{summary.unchanged:,} sources are unchanged")
+            typer.echo(f"{many(summary.unchanged, 'source')} unchanged")
     for count, names, what in (
-        (counts.skipped, summary.skipped_names, "are no pictures and were left out"),
-        (summary.missing, summary.missing_names, "are in the archive, but their sources are gone; they stay"),
-        (counts.quarantined, summary.quarantined_names, "COULD NOT BE READ and are not in the archive"),
+        (counts.skipped, summary.skipped_names, "No pictures, left out"),
+        (summary.missing, summary.missing_names, "In the archive, but gone from the sources"),
+        (counts.quarantined, summary.quarantined_names, "COULD NOT BE READ, not in the archive"),
     ):
         if count:
-            more = ", ..." if count > len(names[:NAMES]) else ""
-            typer.echo(f"{count:,} {what}: {', '.join(shown(name) for name in names[:NAMES])}{more}", err=True)
+            listed = ", ".join(shown(name) for name in names[:NAMES])
+            typer.echo(f"{what}: {count:,} ({listed}{', ...' if count > NAMES else ''})", err=True)

@@ -48,7 +48,7 @@ def decode(
         raise UsageError(f"{to} is not a folder")
 
     from lichen.jobs import console
-    from lichen.jobs.display import bytes_text, shown
+    from lichen.jobs.display import bytes_text, many, shown
     from lichen.pipeline.export import export
     from lichen.pipeline.select import select
 
@@ -67,7 +67,9 @@ def decode(
     if as_json:
         console.write_json(result)
     else:
-        said = f"{result.written:,} pictures ({result.originals:,} as the original file), {bytes_text(result.bytes)}"
+        said = (
+            f"{many(result.written, 'picture')} ({result.originals:,} as the original file), {bytes_text(result.bytes)}"
+        )
         typer.echo(f"{said} in {shown(str(to))}")
         if result.left_out:
             typer.echo(f"{result.left_out:,} were compressed and have no original in the archive", err=True)

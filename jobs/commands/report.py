@@ -55,10 +55,10 @@ def report(
 
 def _totals(out: Console, result: Report) -> None:
     from lichen.jobs import console
-    from lichen.jobs.display import bytes_text, number, percent, shown
+    from lichen.jobs.display import bytes_text, many, number, percent, shown
 
     saved, sizes = result.savings, result.sizes
-    title = f"{shown(result.url)}: {result.pictures:,} pictures, {result.pixels / 1e6:,.1f} MP"
+    title = f"{shown(result.url)}: {many(result.pictures, 'picture')}, {result.pixels / 1e6:,.1f} MP"
     rows = console.table("", ("", "before", "after", "saved"))
     before, after = bytes_text(saved.source_bytes), bytes_text(saved.archive_bytes)
     rows.add_row("bytes, everything counted", before, after, percent(saved.savings))
@@ -84,14 +84,14 @@ def _totals(out: Console, result: Report) -> None:
         state = "are" if saved.source_bytes >= saved.repaid_after_bytes else "would be"
         out.print(
             f"The weights are a fixed cost of {bytes_text(saved.weights_bytes)}; pictures like these {state} worth it "
-            f"from {size} of sources on ({count:,} pictures)."
+            f"from {size} of sources on ({many(count, 'picture')})."
         )
     if sizes.unneeded:
         out.print(f"Not counted: {bytes_text(sizes.unneeded)} that `lichen gc` may delete.")
     for codec in result.codecs:
-        out.print(f"Codec {shown(codec.name)} ({codec.digest[:16]}): {codec.pictures:,} pictures.", markup=False)
+        out.print(f"Codec {shown(codec.name)} ({codec.digest[:16]}): {many(codec.pictures, 'picture')}.", markup=False)
     if result.unknown_size:
-        out.print(f"{result.unknown_size:,} pictures of unknown size are left out of the bits per pixel.")
+        out.print(f"{many(result.unknown_size, 'picture')} of unknown size left out of the bits per pixel.")
     out.print()
 
 

@@ -40,7 +40,7 @@ def verify(
     snapshot names.
     """
     from lichen.jobs import console
-    from lichen.jobs.display import bytes_text, shown
+    from lichen.jobs.display import bytes_text, many, shown
     from lichen.pipeline.verify import verify_archive
 
     opened = options.open_archive(archive, storage_options, snapshot=snapshot, device=device, precision=precision)
@@ -56,7 +56,7 @@ def verify(
     if as_json:
         console.write_json(result.to_json())
     else:
-        counted = f"{result.pictures:,} pictures ({result.compressed:,} compressed, {result.stored:,} stored)"
+        counted = f"{many(result.pictures, 'picture')} ({result.compressed:,} compressed, {result.stored:,} stored)"
         typer.echo(f"{counted}, {bytes_text(result.bytes_read)}, {result.files:,} files checked")
         if source is not None:
             gone, changed = result.sources_missing, result.sources_changed

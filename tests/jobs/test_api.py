@@ -46,3 +46,18 @@ def test_importing_it_is_cheap() -> None:
     program = "import sys; import lichen.jobs.api; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert not {"torch", "ray", "numpy", "pyarrow", "PIL"} & set(done.stdout.split())
+
+
+def test_the_readme_runs(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (data_folder.parents[1] / "README.md").read_text(encoding="utf-8")
+    code = readme.split("```python\n")[1].split("```")[0]
+    quick = code.replace('"photos.lichen", quality=75', '"photos.lichen", quality=75, codec="webp", local=True')
+    assert quick != code
+    photo = tmp_path / "photos/holiday/beach.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes((data_folder / "samples/budgie_a6d68c32b3a3.jpg").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(quick, "README.md", "exec"), names)
+    pixels = names["pixels"]
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (727, 1090, 3)

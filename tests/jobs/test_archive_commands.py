@@ -209,7 +209,7 @@ def test_compress_update_and_report(photo_files: dict[str, bytes], tmp_path: Pat
     assert again["job"] is None and again["unchanged"] == 7
     (source / "new.png").write_bytes(photo_files["grey.png"])
     text = run("compress", source, archive, "--codec", "webp", "--local")
-    assert "snapshot 2" in text and "7 sources are unchanged" in text
+    assert "snapshot 2" in text and "7 sources unchanged" in text
     assert "new.png" in Archive.open(str(archive))
     assert json.loads(run("report", archive, "--json"))["pictures"] == 7
     assert [job["state"] for job in json.loads(run("status", archive, "--json"))] == ["finished", "finished"]
@@ -222,8 +222,31 @@ def test_compress_with_an_unreadable_source_exits_with_3(photo_files: dict[str, 
     arguments = ["compress", str(manifest), str(tmp_path / "archive"), "--codec", "webp", "--local"]
     result = CliRunner().invoke(build_app(), arguments)
     assert result.exit_code == 3
-    assert "1 COULD NOT BE READ" in result.stderr and "gone.png" in result.stderr
+    assert "COULD NOT BE READ, not in the archive: 1 (" in result.stderr and "gone.png)" in result.stderr
     assert json.loads(run("report", tmp_path / "archive", "--json"))["quarantined"] == 1
+
+
+def test_an_archive_on_s3(
+    photo_files: dict[str, bytes], s3_url: str, s3_options: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "grey.png").write_bytes(photo_files["grey.png"])
+    (tmp_path / "photo.jpg").write_bytes(photo_files["photos/budgie.jpg"])
+    secrets = tmp_path / "options.json"
+    secrets.write_text(json.dumps(s3_options))
+    store = ["--storage-options", f"@{secrets}"]
+    compress(tmp_path / "photo.jpg", tmp_path / "grey.png", s3_url, "--local", *store)
+    assert run("ls", s3_url, *store).splitlines() == ["grey.png", "photo.jpg"]
+    assert json.loads(run("verify", s3_url, "--json", *store))["ok"]
+    report = json.loads(run("report", s3_url, "--json", *store))
+    assert report["pictures"] == 2 and report["sizes"]["records"] > 0 and report["sizes"]["unneeded"] == 0
+    run("decode", s3_url, "photo.jpg", "--to", tmp_path / "out", *store)
+    assert (tmp_path / "out/photo.png").exists()
+    assert json.loads(run("gc", s3_url, "--dry-run", "--json", *store))["files"] == []
+
+
+def test_every_command_has_help() -> None:
+    for name in ("compress", "decode", "verify", "report", "ls", "info", "gc", "status", "train"):
+        assert "--json" in run(name, "--help")
 
 
 @pytest.mark.slow
