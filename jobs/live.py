@@ -32,7 +32,7 @@ class Live:
 
             columns = (
                 TextColumn(self._title),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 TextColumn("{task.percentage:>4.0f} %  {task.fields[text]}", markup=False),
             )
             self._bar = Progress(*columns, console=self._console, transient=True)
