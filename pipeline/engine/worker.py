@@ -73,7 +73,8 @@ class Worker:
         )
         self._turn = threading.Lock()
         self._stop = threading.Event()
-        self._restore: Callable[[], None] = _one_torch_thread() if placement is not None and not on_gpu else _nothing
+        self._torch_threads = _torch_threads() if placement is not None and not on_gpu else None
+        self.use_threads(1)
         self._warm_up()
 
     def __enter__(self) -> Self:
@@ -87,7 +88,8 @@ class Worker:
     def close(self) -> None:
         """Stop what is running (``JobInterrupted`` in its threads) and restore torch's threads."""
         self._stop.set()
-        self._restore()
+        if self._torch_threads is not None:
+            self.use_threads(self._torch_threads)
 
     def _warm_up(self) -> None:
         """Load or compile every kernel now, not while all lanes wait for it."""
@@ -133,6 +135,17 @@ class Worker:
             return ShardResult(commit=commit, committed=False)
         return ShardResult(commit=commit, committed=True)
 
+    def use_threads(self, count: int) -> None:
+        """How many threads torch takes when called from this thread on a CPU; one in a lane, as lanes are threads."""
+        if self._torch_threads is not None:
+            import torch
+
+            torch.set_num_threads(count)
+
+    @property
+    def cpus(self) -> int:
+        return self._cpus
+
     @property
     def stopped(self) -> bool:
         return self._stop.is_set()
@@ -176,14 +189,20 @@ class _Attempt:
         return self._counts
 
     def _lane(self, feed: Feed) -> None:
+        self._worker.use_threads(1)
         while not self._failed.is_set() and (group := feed.next_group()):
             if self._worker.stopped:
                 raise JobInterrupted(f"stopped in the middle of shard {self._task.shard}")
             watch = Stopwatch()
-            with self._gate.alone() if group[0].alone else self._gate.shared():
-                if group[0].alone:
+            if group[0].alone:
+                with self._gate.alone():
+                    self._worker.use_threads(self._worker.cpus)  # the other lanes are waiting
                     open_alone(group[0])
-                counts = self._work(group, watch)
+                    counts = self._work(group, watch)
+                    self._worker.use_threads(1)
+            else:
+                with self._gate.shared():
+                    counts = self._work(group, watch)
             for item in group:
                 watch.seconds["read"] += item.read_seconds
                 watch.seconds["open"] += item.open_seconds
@@ -300,14 +319,7 @@ def _picture_columns(item: Item) -> dict[str, Any]:
     }
 
 
-def _one_torch_thread() -> Callable[[], None]:
-    """Lanes are the threads: inside each, torch computes with one. Returns what undoes it."""
+def _torch_threads() -> int:
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    return lambda: torch.set_num_threads(before)
-
-
-def _nothing() -> None:
-    pass
+    return int(torch.get_num_threads())
