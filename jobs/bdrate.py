@@ -52,9 +52,7 @@ def bd_rate(anchor: Iterable[Point], test: Iterable[Point]) -> BDRate:
     low = max(anchor_front[0][1], test_front[0][1])
     high = min(anchor_front[-1][1], test_front[-1][1])
     if low >= high:
-        raise NotComparable(
-            f"no common quality: anchor {_span(anchor_front)}, tested curve {_span(test_front)}"
-        )
+        raise NotComparable(f"no common quality: anchor {_span(anchor_front)}, tested curve {_span(test_front)}")
     percent = bjontegaard.bd_rate(
         *_columns(anchor_front),
         *_columns(test_front),

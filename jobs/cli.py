@@ -40,9 +40,7 @@ ORDER = (
 """Commands in the order of the help; a module that is not named here comes after them."""
 
 
-EPILOG = (
-    "Exit codes: 0 all good, 1 failed, 2 usage, 3 finished with unreadable sources, 4 verification failed."
-)
+EPILOG = "Exit codes: 0 all good, 1 failed, 2 usage, 3 finished with unreadable sources, 4 verification failed."
 
 
 class LichenGroup(TyperGroup):

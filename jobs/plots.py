@@ -47,9 +47,7 @@ def plot_rd(evaluation: Evaluation, path: str | Path) -> None:
     drawn = _drawn(evaluation)
     for axes, metric in zip(panels, metrics, strict=True):
         _panel(axes, evaluation, drawn, metric)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False
-    )
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     count = f"{len(evaluation.images)} pictures, {evaluation.megapixels:.1f} megapixels"
     figure.suptitle(f"{evaluation.codec} on {count}", fontsize=11)
     figure.savefig(Path(path))

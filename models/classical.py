@@ -200,9 +200,7 @@ def _read_webp(data: bytes, max_pixels: int) -> Pixels:
 
 
 def _write_avif(pixels: Pixels, quality: float) -> bytes:
-    return _save(
-        pixels, "AVIF", quality=round(quality), speed=6, subsampling="4:4:4", max_threads=AVIF_THREADS
-    )
+    return _save(pixels, "AVIF", quality=round(quality), speed=6, subsampling="4:4:4", max_threads=AVIF_THREADS)
 
 
 def _read_avif(data: bytes, max_pixels: int) -> Pixels:

@@ -7,8 +7,8 @@ Convolutions are written as matrix products of shifted copies, because a library
 a Winograd or FFT algorithm, which multiplies by fractions.
 
 Fixed point: activations, log scales and index offsets count 1/256, weights 1/4096; after each layer
-``floor((sum + 2048) / 4096)``, then a leaky ReLU of slope 1/4 and clamping. The log scale of the last layer becomes an index by
-``floor(x * 2285 / 256)``. Quality tables are interpolated by integers as well.
+``floor((sum + 2048) / 4096)``, then a leaky ReLU of slope 1/4 and clamping. The log scale of the last layer becomes
+an index by ``floor(x * 2285 / 256)``. Quality tables are interpolated by integers as well.
 """
 
 from __future__ import annotations

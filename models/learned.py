@@ -94,7 +94,7 @@ class LearnedCodec:
         self._files = dict(files)
         self.network = network.eval().requires_grad_(False)
         self.network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._prior = prior
+        self.prior = prior
         self._scales: ScaleNetwork = prior.placed(placement.device)
         if self_test(self._scales) != expected:
             raise InvalidCodec(f"codec {name}: the self-test failed; this device does not compute exactly")
@@ -138,13 +138,13 @@ class LearnedCodec:
 
         y = plan.assemble(analyse, 16, HALO)
         z = plan.assemble(lambda w: network.entropy.h_a(_cut(y, w, 16)), 64, HALO)
-        step = torch.from_numpy(self._prior.steps(codes)).to(z.device, torch.float32)[:, :, None, None] / UNIT
+        step = torch.from_numpy(self.prior.steps(codes)).to(z.device, torch.float32)[:, :, None, None] / UNIT
         symbols_z = (z / step).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int16)
         exact = self._exact(symbols_z, codes)
         index = self._indexes(plan, exact, codes)
         symbols_y = torch.zeros_like(y, dtype=torch.int16)
         up = network.entropy.gain(position).exp()
-        coded = index >= self._prior.tables.skip_index
+        coded = index >= self.prior.tables.skip_index
 
         def quantise(mean: Tensor, mask: Tensor, window: Window) -> Tensor:
             rows, columns = window.at(16)
@@ -168,8 +168,8 @@ class LearnedCodec:
         y: NDArray[np.int16],
         index: NDArray[np.uint8],
     ) -> Encoded:
-        tables = self._prior.tables
-        channels = self._prior.z_indexes(code)
+        tables = self.prior.tables
+        channels = self.prior.z_indexes(code)
         sections, digested = [], []
         for window in plan.tiles():
             z_part = np.ascontiguousarray(z[window.at(64)])
@@ -250,19 +250,19 @@ class LearnedCodec:
         ]
 
     def _decode_z(self, parsed: bitstream.Bitstream, plan: _Plan) -> NDArray[np.int16]:
-        channels = self._prior.z_indexes(parsed.quality)
+        channels = self.prior.z_indexes(parsed.quality)
         plane = np.empty((plan.height // 64, plan.width // 64, len(channels)), dtype=np.int16)
         for window, section in zip(plan.tiles(), parsed.sections, strict=True):
             at = window.at(64)
             index = np.ascontiguousarray(np.broadcast_to(channels, plane[at].shape))
-            plane[at] = _narrow(rans.decode(section.z, index, self._prior.tables))
+            plane[at] = _narrow(rans.decode(section.z, index, self.prior.tables))
         return plane
 
     def _decode_y(self, parsed: bitstream.Bitstream, plan: _Plan, index: NDArray[np.uint8]) -> NDArray[np.int16]:
         plane = np.empty(index.shape, dtype=np.int16)
         for window, section in zip(plan.tiles(), parsed.sections, strict=True):
             at = window.at(16)
-            plane[at] = _narrow(rans.decode(section.y, np.ascontiguousarray(index[at]), self._prior.tables))
+            plane[at] = _narrow(rans.decode(section.y, np.ascontiguousarray(index[at]), self.prior.tables))
         return plane
 
     # --- shared by both directions ----------------------------------------------------------------
@@ -289,7 +289,7 @@ class LearnedCodec:
 
     def _exact(self, symbols_z: Tensor, codes: NDArray[np.int64]) -> Tensor:
         """The dequantised hyper-latent as integers in float64, ``(N, h, w, hyper)``."""
-        return self._prior.dequantise(symbols_z.permute(0, 2, 3, 1), codes)
+        return self.prior.dequantise(symbols_z.permute(0, 2, 3, 1), codes)
 
     def _indexes(self, plan: _Plan, exact: Tensor, codes: NDArray[np.int64]) -> Tensor:
         """Coder table indexes ``(N, latent, H/16, W/16)`` uint8."""
@@ -311,7 +311,7 @@ class LearnedCodec:
         gain = model.gain(position)
         down = (model.shrink(position) - gain).exp()
         z = (exact / UNIT).to(torch.float32).permute(0, 3, 1, 2)
-        shape = (len(position), self._prior.latent, plan.height // 16, plan.width // 16)
+        shape = (len(position), self.prior.latent, plan.height // 16, plan.width // 16)
         y = torch.empty(shape, device=z.device).contiguous(memory_format=torch.channels_last)
         cached: dict[Window, tuple[Tensor, Tensor]] = {}
         windows = list(plan.tiles())

@@ -54,9 +54,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
 def test_the_wheel_imports_from_anywhere(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         content.extractall(tmp_path)
-    program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import lichen.jobs.cli as c; print(c.__file__)"
-    )
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import lichen.jobs.cli as c; print(c.__file__)"
     # In the root of the repository, where folders of the same names lie.
     done = subprocess.run(
         [sys.executable, "-P", "-S", "-c", _with_site_packages(program)],

@@ -129,9 +129,7 @@ def child() -> None:
     codec = _configured(configuration, task["codec"])
     if task["mode"] == "encode":
         images = [load_rgb(Path(p)) for p in task["pictures"]]
-        encoded = [
-            e for chunk in _chunks(images, configuration.batch) for e in codec.encode(chunk, task["quality"])
-        ]
+        encoded = [e for chunk in _chunks(images, configuration.batch) for e in codec.encode(chunk, task["quality"])]
         for i, result in enumerate(encoded):
             (folder / f"{number}-{i}.bin").write_bytes(result.bitstream)
         (folder / f"{number}.json").write_text(json.dumps([e.symbols.hex() for e in encoded]))
@@ -160,12 +158,12 @@ def _configured(configuration: Configuration, name: str) -> Any:
     from lichen.models.zoo import load_codec
 
     torch.set_num_threads(configuration.threads)
-    torch.backends.mkldnn.enabled = configuration.onednn
+    torch.backends.mkldnn.set_flags(configuration.onednn)  # type: ignore[no-untyped-call]
     if not configuration.channels_last:
         from lichen.models.networks import blocks, transforms
 
         for module in (blocks, transforms):
-            module.unshuffle = torch.nn.functional.pixel_unshuffle  # type: ignore[assignment]
+            vars(module)["unshuffle"] = torch.nn.functional.pixel_unshuffle
     codec: Any = load_codec(name, device=configuration.device, precision=configuration.precision)
     if configuration.noise:
         _disturb(codec, configuration.noise)

@@ -162,8 +162,8 @@ class Trainer:
             progress=progress,
             minutes=self.minutes,
             loss=loss.item(),
-            bpp=float(bpp.mean()),
-            psnr=float((-10 * torch.log10(mse.clamp(min=1e-10))).mean()),
+            bpp=bpp.mean().item(),
+            psnr=(-10 * torch.log10(mse.clamp(min=1e-10))).mean().item(),
             rate=rate,
             skipped=self.skipped,
         )
@@ -186,7 +186,7 @@ class Trainer:
         losses = []
         for quality in VALIDATION_QUALITIES:
             totals: list[Tensor] = []
-            for chunk in self.held.split(8):
+            for chunk in torch.split(self.held, 8):
                 x = (chunk.to(self.device) / 255).contiguous(memory_format=torch.channels_last)
                 q = torch.full((len(x),), quality, device=self.device)
                 loss, mse, bpp = self._loss(x, q)

@@ -1,7 +1,8 @@
 """Starting values: a new network is a working transform coder before its first step.
 
-The linear path starts as an orthonormal DCT, the gains are quantisation steps of a classical coder, and the hyper-latent starts as local log-energies of frequency bands from which the scale
-network reads log standard deviations by least squares. Training then has something to improve.
+The linear path starts as an orthonormal DCT, the gains are quantisation steps of a classical coder, and
+the hyper-latent starts as local log-energies of frequency bands, from which the scale network reads log standard
+deviations by least squares. Training then has something to improve.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def dct_basis(luma: int, chroma: int) -> Tensor:
 class Analysis(nn.Module):
     """g_a: RGB in [0, 1] to the latent y at 1/16.
 
-    ``y = (DCT path)(x) + network(x)``, so that latents are of the size of DCT coefficients of such pictures. The network goes straight to 1/8 by space to depth, then to 1/16.
+    ``y = (DCT path)(x) + network(x)``, so that latents are of the size of DCT coefficients of such pictures. The
+    network goes straight to 1/8 by space to depth, then to 1/16.
     """
 
     def __init__(self, latent: int, widths: tuple[int, int], depths: tuple[int, int], expansion: int, anchors: int):

@@ -37,9 +37,7 @@ def lichen(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_imports_nothing_heavy() -> None:
     program = "import sys; from lichen.jobs.cli import build_app; build_app(); print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert not set(HEAVY) & set(done.stdout.split())
 
 

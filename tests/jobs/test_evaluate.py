@@ -118,9 +118,7 @@ def test_no_pictures(tmp_path: Path) -> None:
 def test_lossless_points_leave_a_reason_and_strict_json() -> None:
     from lichen.jobs.console import json_text
 
-    result = evaluate(
-        Lossless(), {"a": gradient(40, 40)}, qualities=[10, 90], against=[ClassicalCodec("jpeg")]
-    )
+    result = evaluate(Lossless(), {"a": gradient(40, 40)}, qualities=[10, 90], against=[ClassicalCodec("jpeg")])
     by_psnr = result.comparisons[0]
     assert by_psnr.percent is None and "usable points" in (by_psnr.reason or "")
     document = json.loads(json_text(result), parse_constant=pytest.fail)

@@ -10,13 +10,12 @@ import safetensors.numpy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learned_support import photograph
 
 from lichen.models.checkpoint import load_full, network_from_files
 from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.learned import LearnedCodec, place
 from lichen.models.zoo import codec_from_files
-
-from learned_support import photograph
 
 CPU = place("cpu", "float32")
 

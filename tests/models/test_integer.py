@@ -7,13 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learned_support import new_network
 
 from lichen.models.errors import InvalidCodec
 from lichen.models.export import integer_prior
 from lichen.models.integer import CODES, LAYERS, UNIT, IntegerPrior, code_quality, interpolate, quality_code, self_test
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN
-
-from learned_support import new_network
 
 
 @pytest.fixture(scope="module")

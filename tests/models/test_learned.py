@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from learned_support import photograph
 
 from lichen.models import learned
 from lichen.models.bitstream import pack, unpack
 from lichen.models.codec import Codec
 from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
 from lichen.models.learned import LearnedCodec
-
-from learned_support import photograph
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,0 +1,108 @@
+"""How fast whole jobs are, beside the bare networks on the same pictures.
+
+``compress`` runs with full verification into an archive on local disk, ``decode`` reads every picture of it back.
+Starting Ray is timed apart, because it is paid once for a job of any size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lichen.jobs.bench.bare import BareSpeed, measure
+from lichen.models.errors import UsageError
+from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.driver import run_job
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineBench:
+    """Megapixels a second, best of the repeats. ``*_of_bare``: as a share of the bare networks."""
+
+    pictures: int
+    megapixels: float
+    cores: int
+    precision: str
+    executor: str
+    start_seconds: float
+    compress: float
+    decode: float
+    bare: BareSpeed
+    compress_of_bare: float
+    decode_of_bare: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+
+def run(
+    source: str,
+    *,
+    codec: str = "s2c-conv",
+    quality: float = 75.0,
+    executor: str = "local",
+    device: str = "auto",
+    precision: str = "auto",
+    copies: int = 1,
+    repeats: int = 3,
+) -> PipelineBench:
+    """Measure jobs over the pictures at ``source``, each taken ``copies`` times."""
+    from lichen.models.learned import LearnedCodec
+    from lichen.models.zoo import load_codec
+
+    loaded = load_codec(codec, device=device, precision=precision)
+    if not isinstance(loaded, LearnedCodec):
+        raise UsageError(f"{codec} has no networks to compare with; name a learned codec")
+    cores = len(os.sched_getaffinity(0))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        sources = _copies(source, folder / "pictures", copies)
+        options: dict[str, Any] = {"codec": codec, "quality": quality, "device": device, "precision": precision}
+        runs = []
+        for number in range(repeats):
+            target = folder / f"archive{number}"
+            config = JobConfig(source=str(sources), archive=str(target), executor=executor, **options)  # type: ignore[arg-type]
+            runs.append(run_job(config))
+        best = max(runs, key=lambda summary: summary.megapixels_per_second)
+        archive = Archive.open(str(folder / "archive0"), device=device, precision=precision)
+        images = [archive.array(key) for key in archive if archive.place(key).status == "compressed"]
+        pixels = sum(image.shape[0] * image.shape[1] for image in images) / 1e6
+        decoded = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            for _key, _image in archive.pictures():
+                pass
+            decoded.append(pixels / (time.perf_counter() - began))
+        bare = measure(loaded, images, quality, cores=cores)
+        return PipelineBench(
+            pictures=len(images),
+            megapixels=pixels,
+            cores=cores,
+            precision=str(loaded.placement.half or "float32").removeprefix("torch."),
+            executor=executor,
+            start_seconds=best.startup_seconds,
+            compress=best.megapixels_per_second,
+            decode=max(decoded),
+            bare=bare,
+            compress_of_bare=best.megapixels_per_second / bare.compress,
+            decode_of_bare=max(decoded) / bare.decode,
+        )
+
+
+def _copies(source: str, folder: Path, copies: int) -> Path:
+    """The pictures of a local folder, ``copies`` times under other names (links)."""
+    files = sorted(path for path in Path(source).rglob("*") if path.is_file())
+    if not files:
+        raise UsageError(f"there are no pictures at {source}")
+    for copy in range(copies):
+        part = folder / f"{copy:03d}"
+        part.mkdir(parents=True)
+        for path in files:
+            (part / path.name).symlink_to(path.resolve())
+    return folder
