@@ -7,6 +7,4 @@ from setuptools import find_packages, setup
 
 ROOTS = ("models", "pipeline", "jobs")
 
-setup(
-    packages=[f"lichen.{name}" for name in find_packages(include=[p for r in ROOTS for p in (r, f"{r}.*")])]
-)
+setup(packages=[f"lichen.{name}" for name in find_packages(include=[p for r in ROOTS for p in (r, f"{r}.*")])])
