@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("models", "pipeline", "jobs")
-DATA = (".json", ".safetensors", ".typed", ".html")
+DATA = (".json", ".safetensors", ".typed", ".html", ".csv", ".md")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from lichen.models.errors import UsageError
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
+from lichen.pipeline.unpack import unpack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,12 +72,13 @@ def run(
             runs.append(run_job(config))
         best = max(runs, key=lambda summary: summary.megapixels_per_second)
         archive = Archive.open(str(folder / "archive0"), device=device, precision=precision)
-        images = [archive.array(key) for key in archive if archive.place(key).status == "compressed"]
+        rows = [row for row in archive.rows() if row.status == "compressed"]
+        images = [archive.array(row.key) for row in rows]
         pixels = sum(image.shape[0] * image.shape[1] for image in images) / 1e6
         decoded = []
         for _ in range(repeats):
             began = time.perf_counter()
-            for _key, _image in archive.pictures():
+            for _window in unpack(archive, rows):
                 pass
             decoded.append(pixels / (time.perf_counter() - began))
         bare = measure(loaded, images, quality, cores=cores)

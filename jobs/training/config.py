@@ -22,12 +22,12 @@ class TrainConfig:
     crop: int = 128
     large_crop: int = 256
     large_part: float = 0.15
-    rate: float = 5e-4
+    rate: float = 1e-3
     final_rate: float = 1e-5
     linear_rate: float = 0.02
-    head_rate: float = 0.25
+    head_rate: float = 0.15
     hyper_rate: float = 0.4
-    scale_rate: float = 0.1
+    scale_rate: float = 0.2
     warmup: int = 100
     clip: float = 1.0
     ema: float = 0.999

@@ -11,6 +11,7 @@ codes another 2x2 phase in each of four channel groups (the spatial prior of DCV
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -180,6 +181,28 @@ def _round(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
+class _Clamp(torch.autograd.Function):
+    """Clamp whose gradient passes inside of the range, and outside where it leads back in.
+
+    A plain clamp leaves what is outside stuck there; one that always passes drives it ever further out, because a
+    symbol that is surely zero wants a smaller scale still.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.range = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        (grad,) = grads
+        low, high = ctx.range
+        outwards = ((x < low) & (grad > 0)) | ((x > high) & (grad < 0))  # a step goes against the gradient
+        return grad.masked_fill(outwards, 0), None, None
+
+
 def _clamp(x: Tensor, low: float, high: float) -> Tensor:
-    """Clamp whose gradient passes outside of the range as well, so that no scale gets stuck at an end."""
-    return x + (x.clamp(low, high) - x).detach()
+    y: Tensor = _Clamp.apply(x, low, high)  # type: ignore[no-untyped-call]
+    return y

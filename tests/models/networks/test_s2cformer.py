@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lichen.models.learned import HALO
+from lichen.models.networks import hyperprior
 from lichen.models.networks.blocks import shuffle, unshuffle
 from lichen.models.networks.hyperprior import SCALE_MIN, logistic_bits, step_masks
 from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
@@ -92,3 +93,14 @@ def test_every_parameter_gets_a_gradient() -> None:
     (decoded.square().sum() * 100 + y_bits.sum() + z_bits.sum()).backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
+
+
+def test_scales_out_of_range_are_only_pulled_back() -> None:
+    x = torch.tensor([-5.0, 0.0, 5.0], requires_grad=True)
+    clamp = hyperprior._clamp
+    (clamp(x, -1.0, 1.0) * torch.tensor([1.0, 1.0, -1.0])).sum().backward()  # wants to go further out
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, 1.0, 0.0]
+    x.grad = None
+    (clamp(x, -1.0, 1.0) * torch.tensor([-1.0, 1.0, 1.0])).sum().backward()  # wants to come back
+    assert x.grad.tolist() == [-1.0, 1.0, 1.0]
