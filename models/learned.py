@@ -139,7 +139,7 @@ class LearnedCodec:
         y = plan.assemble(analyse, 16, HALO)
         z = plan.assemble(lambda w: network.entropy.h_a(_cut(y, w, 16)), 64, HALO)
         step = torch.from_numpy(self.prior.steps(codes)).to(z.device, torch.float32)[:, :, None, None] / UNIT
-        symbols_z = (z / step).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int16)
+        symbols_z = (z / step).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int16) * self._coded_z(codes)
         exact = self._exact(symbols_z, codes)
         index = self._indexes(plan, exact, codes)
         symbols_y = torch.zeros_like(y, dtype=torch.int16)
@@ -286,6 +286,12 @@ class LearnedCodec:
     def _position(self, codes: NDArray[np.int64]) -> Tensor:
         quality = torch.tensor([code_quality(int(c)) for c in codes], dtype=torch.float32)
         return self.network.position(quality).to(self.placement.device)
+
+    def _coded_z(self, codes: NDArray[np.int64]) -> Tensor:
+        """1 for hyper-latent channels that are coded at a quality, 0 for skipped ones: int16 ``(N, hyper, 1, 1)``."""
+        index = np.stack([self.prior.z_indexes(int(code)) for code in codes])
+        coded = torch.from_numpy((index >= self.prior.tables.skip_index).astype(np.int16))
+        return coded.to(self.placement.device)[:, :, None, None]
 
     def _exact(self, symbols_z: Tensor, codes: NDArray[np.int64]) -> Tensor:
         """The dequantised hyper-latent as integers in float64, ``(N, h, w, hyper)``."""

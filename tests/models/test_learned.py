@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from learned_support import photograph
+import torch
+from learned_support import new_network, photograph
 
 from lichen.models import learned
 from lichen.models.bitstream import pack, unpack
+from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.codec import Codec
 from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
-from lichen.models.learned import LearnedCodec
+from lichen.models.learned import LearnedCodec, place
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -101,3 +103,13 @@ def test_quality_out_of_range_is_refused(codec: LearnedCodec, quality: float) ->
 def test_one_quality_for_each_picture(codec: LearnedCodec) -> None:
     with pytest.raises(UsageError):
         codec.encode([photograph()[:64, :64]], [50, 60])
+
+
+def test_hyper_latent_channels_that_are_not_coded_are_zero(codec: LearnedCodec) -> None:
+    network = new_network()
+    with torch.no_grad():
+        network.entropy.z_scale.table[:, ::2] = -10.0
+        network.entropy.z_step.table.mul_(0.2)  # so that their symbols would not be zero
+    quiet = load_full(export_codec(network, "quiet", {}), place("cpu", "float32"))
+    (encoded,) = quiet.encode([photograph()[:192, :256]], 60)
+    assert quiet.decode([encoded.bitstream])[0].symbols == encoded.symbols
