@@ -25,8 +25,8 @@ class TrainConfig:
     rate: float = 1e-3
     final_rate: float = 1e-5
     linear_rate: float = 0.02
-    head_rate: float = 0.15
-    hyper_rate: float = 0.4
+    head_rate: float = 0.6
+    hyper_rate: float = 0.6
     scale_rate: float = 0.2
     warmup: int = 100
     clip: float = 1.0
