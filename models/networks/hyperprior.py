@@ -204,5 +204,5 @@ class _Clamp(torch.autograd.Function):
 
 
 def _clamp(x: Tensor, low: float, high: float) -> Tensor:
-    y: Tensor = _Clamp.apply(x, low, high)  # type: ignore[no-untyped-call]
+    y: Tensor = _Clamp.apply(x, low, high)
     return y
