@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from lichen.models.errors import InvalidCodec
-from lichen.models.export import integer_prior
+from lichen.models.export import integer_prior, restore_floats
 from lichen.models.integer import IntegerPrior, self_test
 from lichen.models.learned import LearnedCodec, Placement
 from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
@@ -108,8 +108,6 @@ def network_from_files(files: Mapping[str, bytes]) -> S2CConv:
     arrays = read_arrays(files.get("safetensors", b""))
     decoder = _half(arrays, "decoder.")
     network = _network(_arguments(card["decoder"]), decoder, _half(arrays, "encoder."))
-    from lichen.models.export import restore_floats  # the inverse of the export, used here only
-
     restore_floats(network.entropy, IntegerPrior.from_arrays(_integers(decoder)))
     return network
 
