@@ -80,7 +80,7 @@ _OPENERS: dict[str, type[ImageFile.ImageFile]] = {
 
 _TGA_EXTENSIONS = ("tga", "icb", "vda", "vst")
 
-_PILLOW_ERRORS = (
+PILLOW_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
@@ -131,7 +131,7 @@ def read_picture(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -
     file_format = _classify(data, name)
     try:
         return _read(data, file_format, max_pixels)
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise UndecodablePicture(f"{file_format} does not decode: {_message(error)}") from error
 
 
@@ -154,7 +154,7 @@ def to_pil(pixels: Pixels, mode: str, side: HasSide | None = None) -> Image.Imag
         image.info["exif"] = b"Exif\0\0" + side.exif
         # Pillow parses EXIF on the first getexif() and raises if it is malformed, but not a second time.
         # Whoever asks such a picture for its orientation should get none, as from the original file.
-        with contextlib.suppress(*_PILLOW_ERRORS):
+        with contextlib.suppress(*PILLOW_ERRORS):
             image.getexif()
     if side.icc is not None:
         image.info["icc_profile"] = side.icc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 
@@ -11,26 +10,11 @@ from PIL import Image
 from lichen.models.codec import Pixels
 from lichen.models.errors import CorruptArchive, UndecodablePicture
 from lichen.pipeline.archive.index import Placement
+from lichen.pipeline.images import PILLOW_ERRORS
 
 WINDOW_PICTURES = 64
 WINDOW_BYTES = 64 * 1024 * 1024
 WINDOW_PIXELS = 1 << 26
-
-# What Pillow's plugins raise for damaged files.
-_DAMAGED = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RuntimeError,
-    Image.DecompressionBombError,
-)
 
 
 def windows(places: Sequence[Placement]) -> Iterator[list[Placement]]:
@@ -64,6 +48,6 @@ def open_stored(data: bytes, key: str) -> Image.Image:
     try:
         image = Image.open(BytesIO(data))
         image.load()
-    except _DAMAGED as error:
+    except PILLOW_ERRORS as error:
         raise UndecodablePicture(f"the original file of {key!r} does not decode: {error}") from error
     return image
