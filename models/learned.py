@@ -228,9 +228,9 @@ class LearnedCodec:
         y_planes = np.stack([self._decode_y(p, plan, _interleaved(index[n])) for n, p in enumerate(parsed)])
         symbols_y = _from_interleaved(torch.from_numpy(y_planes).to(device))
 
-        def dequantise(_mean: Tensor, mask: Tensor, window: Window) -> Tensor:
+        def dequantise(_mean: Tensor, _mask: Tensor, window: Window) -> Tensor:
             rows, columns = window.at(16)
-            return torch.where(mask, symbols_y[:, :, rows, columns], 0).float()
+            return symbols_y[:, :, rows, columns].float()
 
         y = self._refine(plan, exact, position, dequantise)
         pixels = np.empty((len(parsed), plan.height, plan.width, 3), dtype=np.uint8)
@@ -309,7 +309,8 @@ class LearnedCodec:
     def _refine(
         self, plan: _Plan, exact: Tensor, position: Tensor, residual: Callable[[Tensor, Tensor, Window], Tensor]
     ) -> Tensor:
-        """The decoded latent, step by step. ``residual(mean, mask, window)`` gives the integers of a step.
+        """The decoded latent, step by step. ``residual(mean, mask, window)`` gives the integers of a step; those
+        outside of its mask do not matter.
 
         Always in float32: means reach several hundred steps, and half precision would lose whole ones.
         """
@@ -319,29 +320,34 @@ class LearnedCodec:
         z = (exact / UNIT).to(torch.float32).permute(0, 3, 1, 2)
         shape = (len(position), self.prior.latent, plan.height // 16, plan.width // 16)
         y = torch.empty(shape, device=z.device).contiguous(memory_format=torch.channels_last)
-        cached: dict[Window, tuple[Tensor, Tensor]] = {}
+        cached: dict[Window, tuple[Tensor, Tensor, list[Tensor]]] = {}
         windows = list(plan.tiles())
         for step in range(STEPS):
             for window in windows:
                 outer = window.grown(MEAN_HALO, plan.height, plan.width)
                 if outer in cached:
-                    first, side = cached[outer]
+                    first, side, masks = cached[outer]
                 else:
                     features = model.means.hyper_features(_cut(z, outer, 64))
                     first, side = model.means.first(features), model.means.features(features)
+                    # In the memory format of the latents: mixing formats is slow.
+                    masks = step_masks(shape[1], first.shape[2], first.shape[3], z.device)
+                    masks = [mask.contiguous(memory_format=torch.channels_last) for mask in masks]
                     if len(windows) == 1:
-                        cached[outer] = first, side
-                masks = step_masks(shape[1], first.shape[2], first.shape[3], z.device)
+                        cached[outer] = first, side, masks
                 mean = first
                 if step > 0:
-                    done = torch.stack(masks[:step]).any(dim=0)
-                    known = torch.where(done, _cut(y, outer, 16), first)
+                    known = _cut(y, outer, 16)
+                    if len(windows) > 1:  # neighbours that are a step ahead must not be seen
+                        known = torch.where(torch.stack(masks[:step]).any(dim=0), known, first)
                     mean = first + model.means.refine(known, side, step, position)
                 inner = window.inside(outer)
                 mean, mask = _cut(mean, inner, 16), _cut(masks[step], inner, 16)
                 rows, columns = window.at(16)
                 target = y[:, :, rows, columns]
-                target.copy_(torch.where(mask, mean + residual(mean, mask, window) * down, target))
+                decoded = mean + residual(mean, mask, window) * down
+                # Step 0 leaves the first means wherever it decodes nothing.
+                target.copy_(torch.where(mask, decoded, target if step > 0 else mean))
         return y
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +20,9 @@ Format = Literal["png", "jpeg", "original"]
 FORMATS: tuple[Format, ...] = ("png", "jpeg", "original")
 
 _ENDINGS = {"png": (".png",), "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif")}
+_SETTINGS: dict[Format, dict[str, Any]] = {"png": {"compress_level": 1}}
+"""Pillow's default level for PNG costs several times as much as level 1, a good part of what decoding does, and makes
+photographs no smaller with the zlib in its wheels."""
 _MAX_NAME = 255
 """Bytes of a file name on the common file systems."""
 
@@ -98,64 +100,77 @@ def export(
     *,
     file_format: Format = "png",
     overwrite: bool = False,
+    lanes: int | None = None,
     progress: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> ExportResult:
     """Write pictures (``select``) to a local folder as PNG or JPEG, with their EXIF, ICC profile and XMP.
 
     Stored pictures are written as the files that they were, byte for byte; with ``original`` only those are
-    written. ``settings`` are Pillow's for the format (``quality`` of JPEG). A picture that cannot be read,
-    decoded or written is a problem in the result and stops nothing.
+    written. ``settings`` are Pillow's for the format (``quality`` of JPEG). Pictures are decoded and written in
+    ``lanes`` (``unpack``); the names of the files do not depend on them. A picture that cannot be read, decoded or
+    written is a problem in the result and stops nothing.
     """
     if file_format not in FORMATS:
         raise UsageError(f"unknown format {file_format!r}; use one of {', '.join(FORMATS)}")
     destination = Destination(folder, overwrite=overwrite)
     counts = {"written": 0, "originals": 0, "bytes": 0, "left_out": 0}
     problems: list[Problem] = []
-
-    def finish(job: tuple[Unpacked[IndexRow], Path]) -> int | LichenError:
-        item, path = job
-        try:
-            data = _file_bytes(item, file_format, settings)
-            destination.write(path, data)
-        except LichenError as error:
-            return error
-        return len(data)
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for batch in batches:
-            chosen = [row for row in batch if file_format != "original" or row.status == "stored"]
-            counts["left_out"] += len(batch) - len(chosen)
-            chosen.sort(key=lambda row: (row.shard, row.offset))
-            for window in unpack(archive, chosen):
-                jobs = []
-                for item in window:
-                    try:
-                        stored = item.place.status == "stored"
-                        jobs.append((item, destination.path(item.place.key, "original" if stored else file_format)))
-                    except UsageError as error:
-                        problems.append(Problem(key=item.place.key, message=str(error)))
-                for (item, _), outcome in zip(jobs, pool.map(finish, jobs), strict=True):
-                    if isinstance(outcome, LichenError):
-                        problems.append(Problem(key=item.place.key, message=str(outcome)))
-                        continue
-                    counts["written"] += 1
-                    counts["originals"] += item.place.status == "stored"
-                    counts["bytes"] += outcome
-                if progress is not None:
-                    progress(len(window))
+    for batch in batches:
+        chosen = [row for row in batch if file_format != "original" or row.status == "stored"]
+        counts["left_out"] += len(batch) - len(chosen)
+        chosen.sort(key=lambda row: (row.shard, row.offset))
+        writer = _Writer(destination, chosen, file_format, _SETTINGS.get(file_format, {}) | settings)
+        for outcomes in unpack(archive, chosen, writer.write, lanes=lanes):
+            for row, outcome in outcomes:
+                if isinstance(outcome, LichenError):
+                    problems.append(Problem(key=row.key, message=str(outcome)))
+                    continue
+                counts["written"] += 1
+                counts["originals"] += row.status == "stored"
+                counts["bytes"] += outcome
+            if progress is not None:
+                progress(len(outcomes))
     return ExportResult(**counts, problems=tuple(problems))
 
 
-def _file_bytes(item: Unpacked[IndexRow], file_format: Format, settings: dict[str, Any]) -> bytes:
-    if item.error is not None:
-        raise item.error
-    if item.decoded is None:
-        return item.payload
-    image = to_pil(item.decoded.pixels, item.place.mode or "", item.side)
-    buffer = BytesIO()
-    save_picture(image, buffer, file_format.upper(), blocks=item.side.blocks, **settings)
-    return buffer.getvalue()
+class _Writer:
+    """Writes pictures of one format. Paths are chosen beforehand, so it does not matter which is ready first."""
+
+    def __init__(
+        self, destination: Destination, rows: Iterable[IndexRow], file_format: Format, settings: dict[str, Any]
+    ) -> None:
+        self._destination, self._format, self._settings = destination, file_format, settings
+        self._paths = {row.key: self._path(row) for row in rows}
+
+    def write(self, item: Unpacked[IndexRow]) -> tuple[IndexRow, int | LichenError]:
+        """Bytes of the file, or why there is none. Thread-safe."""
+        row = item.place
+        path = self._paths[row.key]
+        if isinstance(path, UsageError):
+            return row, path
+        if item.error is not None:
+            return row, item.error
+        try:
+            data = self._file_bytes(item)
+            self._destination.write(path, data)
+        except LichenError as error:
+            return row, error
+        return row, len(data)
+
+    def _path(self, row: IndexRow) -> Path | UsageError:
+        try:
+            return self._destination.path(row.key, "original" if row.status == "stored" else self._format)
+        except UsageError as error:
+            return error
+
+    def _file_bytes(self, item: Unpacked[IndexRow]) -> bytes:
+        if item.decoded is None:
+            return item.payload
+        image = to_pil(item.decoded.pixels, item.place.mode or "", item.side)
+        buffer = BytesIO()
+        save_picture(image, buffer, self._format.upper(), blocks=item.side.blocks, **self._settings)
+        return buffer.getvalue()
 
 
 def _safe(part: str) -> str:

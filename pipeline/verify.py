@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,6 +32,18 @@ TOLERANCE = 0.05
 
 MAX_FAILURES = 1000
 _CHUNK = 8 * 1024 * 1024
+_COUNTS = (
+    "pictures",
+    "compressed",
+    "stored",
+    "files",
+    "bytes_read",
+    "pixels",
+    "pixels_differ",
+    "sources_compared",
+    "sources_missing",
+    "sources_changed",
+)
 
 Check = Literal["file", "index", "payload", "symbols", "original", "source"]
 
@@ -88,15 +99,17 @@ def verify_archive(
     source: str | Sequence[str] | None = None,
     source_options: Mapping[str, Any] | None = None,
     tolerance: float = TOLERANCE,
+    lanes: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyResult:
     """Verify all pictures of a snapshot, or those that keys and globs choose (``select``).
 
     Without patterns the snapshot's files are checked too: payload files and index parts by size, index files by
     SHA-256. ``source`` (what the archive was made from) has its pictures compared again: PSNR at most ``tolerance``
-    dB below the recorded one. A source that has changed since or is gone is counted and no failure. ``progress``
-    is called with numbers of pictures. Whatever is wrong with the archive ends up in the result; raises
-    ``UsageError`` for patterns or sources that do not exist, and ``StoreError`` only where nothing can be read.
+    dB below the recorded one. A source that has changed since or is gone is counted and no failure. Pictures are
+    decoded and checked in ``lanes`` (``unpack``). ``progress`` is called with numbers of pictures. Whatever is wrong
+    with the archive ends up in the result; raises ``UsageError`` for patterns or sources that do not exist, and
+    ``StoreError`` only where nothing can be read.
     """
     run = _Verification(archive, tolerance, source_options)
     if source is not None:
@@ -106,14 +119,11 @@ def verify_archive(
     else:
         run.check_files()
         batches = run.all_rows()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for batch in batches:
-            for window in unpack(archive, sorted(batch, key=lambda row: (row.shard, row.offset))):
-                for _ in pool.map(run.check, window):
-                    pass
-                run.count(window)
-                if progress is not None:
-                    progress(len(window))
+    for batch in batches:
+        rows = sorted(batch, key=lambda row: (row.shard, row.offset))
+        for checked in unpack(archive, rows, run.check, lanes=lanes):
+            if progress is not None:
+                progress(len(checked))
     return run.result()
 
 
@@ -124,12 +134,8 @@ class _Verification:
         self.archive, self.tolerance, self.source_options = archive, tolerance, source_options
         self.sources: dict[str, Source] | None = None
         self.failures: list[Failure] = []
-        self.counts = dict.fromkeys(("pictures", "compressed", "stored", "files", "bytes_read", "pixels"), 0)
-        # list.append is atomic, adding to an integer is not
-        self.differing: list[None] = []
-        self.compared: list[None] = []
-        self.missing: list[None] = []
-        self.changed: list[None] = []
+        self.counts = dict.fromkeys(_COUNTS, 0)
+        self._lock = threading.Lock()
 
     def result(self) -> VerifyResult:
         snapshot = self.archive.snapshot
@@ -137,10 +143,6 @@ class _Verification:
         return VerifyResult(
             snapshot=None if snapshot is None else snapshot.number,
             **self.counts,
-            pixels_differ=len(self.differing),
-            sources_compared=len(self.compared),
-            sources_missing=len(self.missing),
-            sources_changed=len(self.changed),
             failed=len(self.failures),
             failures=tuple(self.failures[:MAX_FAILURES]),
         )
@@ -165,7 +167,7 @@ class _Verification:
                 self._fail(None, path, "index", "its SHA-256 is not the one that the snapshot states")
 
     def _check_size(self, path: str, size: int) -> bool:
-        self.counts["files"] += 1
+        self._add("files")
         try:
             found = self.archive.store.size(path)
         except ArchiveError as error:
@@ -207,19 +209,14 @@ class _Verification:
 
     # --- pictures ---
 
-    def count(self, window: Sequence[Unpacked[IndexRow]]) -> None:
-        """Add pictures to the totals."""
-        for item in window:
-            row = item.place
-            self.counts["pictures"] += 1
-            self.counts[row.status] += 1
-            self.counts["bytes_read"] += row.length + (row.side_length or 0)
-            if item.decoded is not None:
-                self.counts["pixels"] += (row.width or 0) * (row.height or 0)
-
     def check(self, item: Unpacked[IndexRow]) -> None:
         """Everything about one picture that was read and decoded."""
         row = item.place
+        self._add("pictures")
+        self._add(row.status)
+        self._add("bytes_read", row.length + (row.side_length or 0))
+        if item.decoded is not None:
+            self._add("pixels", (row.width or 0) * (row.height or 0))
         if item.error is not None:
             self._fail(row.key, row.shard, "payload", str(item.error))
         elif item.decoded is None:
@@ -245,7 +242,7 @@ class _Verification:
         except ArchiveError as error:
             return self._fail(row.key, row.shard, "payload", str(error))
         if row.pixels_digest is not None and symbol_digest(decoded.pixels) != row.pixels_digest:
-            self.differing.append(None)
+            self._add("pixels_differ")
         if self.sources is not None and (data := self._source_of(row)) is not None:
             self._compare(item, data)
         return None
@@ -254,17 +251,17 @@ class _Verification:
         """The bytes of the source, if they are still those that were archived."""
         source = None if self.sources is None else self.sources.get(row.key)
         if source is None:
-            self.missing.append(None)
+            self._add("sources_missing")
             return None
         try:
             data = read_source(source, storage_options=self.source_options)
         except SourceUnreadable:
-            self.missing.append(None)
+            self._add("sources_missing")
             return None
         if hashlib.sha256(data).digest() != row.source_sha256:
-            self.changed.append(None)
+            self._add("sources_changed")
             return None
-        self.compared.append(None)
+        self._add("sources_compared")
         return data
 
     def _compare(self, item: Unpacked[IndexRow], data: bytes) -> None:
@@ -287,6 +284,10 @@ class _Verification:
         if kept != original:
             return self._fail(row.key, row.shard, "source", "its alpha plane is not the source's")
         return None
+
+    def _add(self, name: str, more: int = 1) -> None:
+        with self._lock:
+            self.counts[name] += more
 
     def _fail(self, key: str | None, file: str, check: Check, message: str) -> None:
         self.failures.append(Failure(key=key, file=file, check=check, message=message))

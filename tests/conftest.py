@@ -6,9 +6,12 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from lichen.models.codec import Codec
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +66,11 @@ def _write_archive(
     pictures: Mapping[str, bytes],
     *,
     quality: float = 75.0,
+    codec: Codec | None = None,
     unreadable: Mapping[str, str] | None = None,
     shards: int = 1,
 ) -> str:
-    """An archive of picture files, compressed with WebP where that is possible and stored where it is not.
+    """An archive of picture files, compressed (with WebP unless told otherwise) where possible, stored where not.
 
     Goes through the archive's own writers, without the engine. Files that are no pictures are skipped;
     ``unreadable`` maps keys to messages for the quarantine.
@@ -86,7 +90,7 @@ def _write_archive(
     from lichen.pipeline.quality import measure
 
     archive = Archive.create(str(url), exist_ok=True)
-    codec = load_codec("webp")
+    codec = codec or load_codec("webp")
     put_codec(archive.store, codec)
     after = None if archive.snapshot is None else archive.snapshot.job
     job = create_job(archive.store, {}, [codec.digest], after=after).job
@@ -133,7 +137,7 @@ def _write_archive(
             if number == 0:
                 for key, message in (unreadable or {}).items():
                     writer.quarantine(key, f"/sources/{key}", SourceUnreadable(message))
-            commit_shard(archive.store, writer.publish({codec.digest: ("json",)}))
+            commit_shard(archive.store, writer.publish({codec.digest: tuple(sorted(codec.decoder_files()))}))
     finish_job(archive.store, job, write_snapshot(archive.store, job).number)
     return str(url)
 

@@ -22,12 +22,12 @@ class TrainConfig:
     crop: int = 128
     large_crop: int = 256
     large_part: float = 0.15
-    rate: float = 1e-3
+    rate: float = 1.8e-3
     final_rate: float = 1e-5
     linear_rate: float = 0.02
-    head_rate: float = 0.6
-    hyper_rate: float = 0.6
-    scale_rate: float = 0.2
+    head_rate: float = 1.5
+    hyper_rate: float = 1.0
+    scale_rate: float = 0.6
     warmup: int = 100
     clip: float = 1.0
     ema: float = 0.999

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import CropSampler, PictureCache, split
+from lichen.jobs.training.soap import Soap
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.errors import TrainingError
-from lichen.models.networks.initialise import initialise
+from lichen.models.networks.initialise import conditioning, initialise
 from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
 
 VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
@@ -69,9 +70,15 @@ class Trainer:
         self.network = S2CConv(model)
         patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
         initialise(self.network, patches)
+        factors = conditioning(self.network, patches)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.optimiser = torch.optim.Adam(self._groups(), lr=config.rate, betas=(0.9, 0.99))
+        self.optimiser = Soap(self._groups(), lr=config.rate)
+        self.conditioned = [
+            (parameter, factors[name].to(self.device))
+            for name, parameter in self.network.named_parameters()
+            if name in factors
+        ]
         self.step = 0
         self.minutes = 0.0
         self.skipped = 0
@@ -113,6 +120,8 @@ class Trainer:
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         if S2CConvConfig(**{k: _tuple(v) for k, v in state["model"].items()}) != self.network.config:
             raise TrainingError(f"{self.checkpoint} was trained with another architecture; choose another folder")
+        if state["optimiser"]["param_groups"][0].keys() != self.optimiser.param_groups[0].keys():
+            raise TrainingError(f"{self.checkpoint} was trained with another optimiser; export it and start from it")
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -151,7 +160,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         if torch.isfinite(norm):
-            self.optimiser.step()
+            self._optimise()
             self._update_average()
         else:
             self.skipped += 1
@@ -167,6 +176,14 @@ class Trainer:
             rate=rate,
             skipped=self.skipped,
         )
+
+    @torch.no_grad()
+    def _optimise(self) -> None:
+        """One step of the optimiser, with the factors of ``conditioning`` on the changes."""
+        before = [parameter.clone() for parameter, _ in self.conditioned]
+        self.optimiser.step()
+        for start, (parameter, factor) in zip(before, self.conditioned, strict=True):
+            parameter.sub_(start).mul_(factor).add_(start)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -231,8 +248,7 @@ class Trainer:
 def _rate_scale(name: str, config: TrainConfig) -> float:
     """Learning rate of a parameter relative to the others.
 
-    Adam moves every weight by about the learning rate. In the last layers of the paths beside the linear one, that
-    moves a latent by many quantisation steps and a pixel by many grey levels at once, so they learn slowly.
+    The linear path is right from the start, and the scales of all latents hang on few weights: both learn slowly.
     """
     if ".linear." in name:
         return config.linear_rate

@@ -12,22 +12,37 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.networks.blocks import ConvBlock, unshuffle
 from lichen.models.networks.hyperprior import EntropyModel
 from lichen.models.networks.s2cformer import S2CConv
 from lichen.models.networks.transforms import PATCH, dct_basis, dct_order
 
-COARSEST_STEP, FINEST_STEP = 90 / 255, 7 / 255
-"""Quantisation steps of the DCT coefficients at quality 1 and 100."""
+STEP = math.sqrt(18 / math.log(2))
+"""Quantisation step of an orthonormal transform in grey levels times ``sqrt(lambda)``.
+
+At high rates the distortion of a coefficient is ``step**2 / 12`` and its rate falls by one bit as the step doubles;
+the loss ``lambda * (squared error) / 3 + bits`` is least at ``lambda * step**2 = 18 / ln 2``.
+"""
+SHRINK = 0.25
+"""Negative log of the factor on decoded residuals of the rarest latents: what is not zero lies nearer to zero."""
 QUIET = 0.02
 """Factor on the last layer of each network beside the linear path."""
+LOCAL_PART = 0.75
+"""Part of the hyper-latent that tells the energies of single positions."""
+LIFT = 3.0
+"""Offset of the scale network's activations, in standard deviations of the hyper-latent."""
 FAINT = 0.2
 """Factor on what is random in a path that starts from known values."""
 
 
 @torch.no_grad()
 def initialise(network: S2CConv, patches: Tensor) -> None:
-    """Set the starting values from ``patches``, ``(N, 3, H, W)`` in [0, 1] with sides that are multiples of 64."""
+    """Set the starting values from ``patches``, ``(N, 3, H, W)`` in [0, 1] with sides that are multiples of 64.
+
+    What reads latents or pixels is scaled to see every frequency equally large, because the lowest are a hundred
+    times as large as the highest and would drown them.
+    """
     config = network.config
     for module in network.modules():
         if isinstance(module, ConvBlock):
@@ -36,59 +51,118 @@ def initialise(network: S2CConv, patches: Tensor) -> None:
     basis = dct_basis(config.luma, config.chroma)
     network.g_a.linear.weight.copy_(basis[:, :, None, None])
     network.g_s.linear.weight.copy_(basis.T[:, :, None, None])
+    sizes = latent_sizes(network, patches)
     coefficients = network.g_a.linear(unshuffle(patches - 0.5, PATCH))
     means = network.entropy.means
+    for reader in (network.g_s.stem, means.known, network.entropy.h_a.stem):
+        reader.weight.div_(sizes[None, :, None, None])
+    _whiten(network.g_a.stem, patches)
     for head in (network.g_a.head, network.g_s.head, means.context_out, means.head):
         head.weight.mul_(QUIET)
         _zero_bias(head)
-    steps = torch.logspace(math.log10(COARSEST_STEP), math.log10(FINEST_STEP), config.anchors)
+    quality = torch.linspace(MIN_QUALITY, MAX_QUALITY, config.anchors)
+    steps = STEP / 255 / network.lagrangian(quality).sqrt()
     network.entropy.gain.table.copy_(-steps.log()[:, None].expand(-1, config.latent))
-    bands = _bands([plane for _, plane in dct_order(config.luma, config.chroma)], config.hyper)
-    _initialise_hyperprior(network.entropy, coefficients, bands)
+    network.entropy.shrink.table.copy_(-SHRINK * (1 - sizes / steps[:, None]).clamp(min=0))
+    planes = [plane for _, plane in dct_order(config.luma, config.chroma)]
+    _initialise_hyperprior(network.entropy, coefficients, sizes, planes)
+
+
+@torch.no_grad()
+def conditioning(network: S2CConv, patches: Tensor) -> dict[str, Tensor]:
+    """Factors on the learning rates of single weights, by parameter name, broadcast against the parameter.
+
+    Adam moves every weight by about the learning rate, whatever its size. With these factors it moves what reads
+    latents, and what adds to them, in proportion to the size of each latent: the same as if the network read and
+    wrote latents of unit variance.
+    """
+    sizes = latent_sizes(network, patches)
+    reading = (1 / sizes)[None, :, None, None]
+    factors = dict.fromkeys(("g_s.stem.weight", "entropy.means.known.weight", "entropy.h_a.stem.weight"), reading)
+    for name, low in (("g_a.head", 0.1), ("entropy.means.head", 0.01), ("entropy.means.context_out", 0.01)):
+        writing = sizes.clamp(low, 1)
+        factors |= {f"{name}.weight": writing[:, None, None, None], f"{name}.bias": writing}
+    return factors
+
+
+@torch.no_grad()
+def latent_sizes(network: S2CConv, patches: Tensor) -> Tensor:
+    """Standard deviation of each latent of the linear path, ``(latent,)``."""
+    latents: Tensor = network.g_a.linear(unshuffle(patches - 0.5, PATCH))
+    return latents.std(dim=(0, 2, 3)).clamp(min=1e-3)
+
+
+def _whiten(stem: nn.Conv2d, patches: Tensor) -> None:
+    """The first layer of g_a as an 8x8 DCT whose coefficients all have unit variance."""
+    channels = stem.out_channels
+    chroma = min(64, channels * 2 // 7)
+    luma = min(64, channels - 2 * chroma)
+    basis = dct_basis(luma, chroma, 8)
+    stem.weight[: len(basis)] = basis[:, :, None, None]
+    stem.weight.div_(stem(unshuffle(patches - 0.5, 8)).std(dim=(0, 2, 3))[:, None, None, None])
+    _zero_bias(stem)
 
 
 def _bands(planes: list[int], count: int) -> Tensor:
-    """``(count, channels)`` averages of neighbouring frequencies of one colour plane; every band has a channel."""
+    """``(count, channels)`` averages of neighbouring frequencies of one colour plane (of all if ``count < 3``)."""
     matrix = torch.zeros(count, len(planes))
+    chroma = max(1, round(count * planes.count(1) / len(planes))) if count >= 3 else 0
     start = 0
-    for plane in range(3):
-        channels = [c for c, p in enumerate(planes) if p == plane]
-        share = round(count * len(channels) / len(planes)) if plane < 2 else count - start
-        for place, channel in enumerate(channels):
+    for plane, share in enumerate((count - 2 * chroma, chroma, chroma)):
+        channels = [c for c, p in enumerate(planes) if p == plane or not chroma]
+        for place, channel in enumerate(channels if share else []):
             matrix[start + place * share // len(channels), channel] = 1
         start += share
     return matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def _initialise_hyperprior(model: EntropyModel, y: Tensor, bands: Tensor) -> None:
+def _initialise_hyperprior(model: EntropyModel, y: Tensor, sizes: Tensor, planes: list[int]) -> None:
+    """Local energies of a few wide bands for every latent position, and regional ones of more and narrower bands.
+
+    The hyper-latent holds the local bands of its 4x4 positions side by side, so that a block can differ from its
+    neighbour, and one average of each regional band.
+    """
     h_a, scales = model.h_a, model.scales
-    hyper, hidden = scales.conv1.in_channels, h_a.stem.out_channels
-    eye = torch.eye(hyper, hidden)
+    hyper = scales.conv1.in_channels
+    local = int(LOCAL_PART * hyper) // 16
+    regional = min(hyper - 16 * local, h_a.stem.out_channels - local)
     h_a.stem.weight.mul_(FAINT)
-    h_a.magnitude.weight.mul_(FAINT).add_(2 * _fitted(bands, hidden)[:, :, None, None])
-    h_a.down1.conv.weight.mul_(FAINT).add_(torch.eye(hidden).repeat_interleave(4, dim=1)[:, :, None, None] / 4)
-    h_a.down2.conv.weight.mul_(FAINT).add_(eye.repeat_interleave(4, dim=1)[:, :, None, None] / 4)
+    bands = torch.cat([_bands(planes, local), _bands(planes, regional)])
+    h_a.magnitude.weight.mul_(FAINT)[: len(bands)] += 2 * bands[:, :, None, None]
+    for fold, down, up in ((1, h_a.down1, scales.up2), (4, h_a.down2, scales.up1)):
+        down.conv.weight.mul_(FAINT)
+        up.weight.mul_(FAINT)
+        for k in range(4 * fold * local):  # position p of channel c is channel 4 * c + p after space to depth
+            down.conv.weight[k, k] += 1
+            up.weight[k, k] += 1
+        for k in range(regional):
+            coarse, fine = 4 * fold * local + k, fold * local + k
+            down.conv.weight[coarse, 4 * fine : 4 * fine + 4] += 0.25
+            up.weight[4 * fine : 4 * fine + 4, coarse] += 1
     z = h_a(y)
     assert h_a.down2.conv.bias is not None
     h_a.down2.conv.bias.sub_(z.mean(dim=(0, 2, 3)))
     z = h_a(y)
     for conv in (scales.conv1, scales.conv2):
-        conv.weight.mul_(FAINT)
+        conv.weight.mul_(FAINT / 3)
         conv.weight[:, :, 1, 1] += torch.eye(hyper)
-    for conv in (scales.up1, scales.up2):
-        conv.weight.mul_(FAINT).add_(torch.eye(hyper).repeat_interleave(4, dim=0)[:, :, None, None])
-    _fit_head(scales.head, scales.trunk(z), y)
+    assert scales.conv1.bias is not None
+    scales.conv1.bias.add_(LIFT * z.std())  # so that both signs pass the activations alike
+    _fit_head(scales.head, scales.trunk(z), y / sizes[:, None, None], sizes.log(), planes)
     anchors = model.z_step.table.shape[0]
-    step = torch.linspace(1.0, 0.5, anchors)[:, None]
+    step = torch.linspace(1.4, 0.7, anchors)[:, None]
     model.z_step.table.copy_(step.expand(-1, hyper))
     model.z_scale.table.copy_((z.std(dim=(0, 2, 3))[None, :] / step).clamp(min=0.2).log())
 
 
-def _fit_head(head: nn.Conv2d, features: Tensor, y: Tensor) -> None:
-    """Least squares (ridge) from features to the log standard deviation of each channel in 4x4 latents."""
-    energy = nn.functional.avg_pool2d(y.square(), 4)
-    target = 0.5 * torch.log(energy + 1e-5)
-    x = nn.functional.avg_pool2d(features, 4).permute(0, 2, 3, 1).reshape(-1, features.shape[1]).double()
+def _fit_head(head: nn.Conv2d, features: Tensor, y: Tensor, offset: Tensor, planes: list[int]) -> None:
+    """Least squares (ridge) from features to the log standard deviation of each latent.
+
+    The energy of a latent is estimated from those of its neighbours in frequency, in its own block.
+    """
+    energy = torch.einsum("oc,bchw->bohw", _neighbours(planes), y.square())
+    target = 0.5 * torch.log(energy + 1e-2) + offset[:, None, None]
+    x = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]).double()
     t = target.permute(0, 2, 3, 1).reshape(-1, target.shape[1]).double()
     mean_x, mean_t = x.mean(0), t.mean(0)
     x, t = x - mean_x, t - mean_t
@@ -99,12 +173,14 @@ def _fit_head(head: nn.Conv2d, features: Tensor, y: Tensor) -> None:
     head.bias.copy_((mean_t - mean_x @ solution).float())
 
 
-def _fitted(bands: Tensor, rows: int) -> Tensor:
-    """``bands`` with ``rows`` rows: cut, or filled up with zeros."""
-    result = torch.zeros(rows, bands.shape[1])
-    count = min(rows, len(bands))
-    result[:count] = bands[:count]
-    return result
+def _neighbours(planes: list[int], reach: int = 4) -> Tensor:
+    """``(channels, channels)`` averages over the nearest frequencies of the same colour plane."""
+    matrix = torch.zeros(len(planes), len(planes))
+    for plane in range(3):
+        channels = [c for c, p in enumerate(planes) if p == plane]
+        for place, channel in enumerate(channels):
+            matrix[channel, channels[max(0, place - reach) : place + reach + 1]] = 1
+    return matrix / matrix.sum(dim=1, keepdim=True)
 
 
 def _zero_bias(layer: nn.Conv2d) -> None:

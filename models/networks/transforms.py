@@ -13,26 +13,27 @@ PATCH = 16
 """Pixels per latent in each direction."""
 
 
-def dct_order(luma: int, chroma: int) -> list[tuple[tuple[int, int, int], int]]:
+def dct_order(luma: int, chroma: int, patch: int = PATCH) -> list[tuple[tuple[int, int, int], int]]:
     """The kept coefficients ``((u*u + v*v, u, v), plane)``, sorted by frequency; plane 0 is luma."""
-    order = sorted((u * u + v * v, u, v) for u in range(PATCH) for v in range(PATCH))
+    order = sorted((u * u + v * v, u, v) for u in range(patch) for v in range(patch))
     return sorted((order[i], plane) for plane, count in enumerate((luma, chroma, chroma)) for i in range(count))
 
 
-def dct_basis(luma: int, chroma: int) -> Tensor:
-    """Orthonormal 16x16 DCT-II filters in an orthonormal luma-chroma rotation.
+def dct_basis(luma: int, chroma: int, patch: int = PATCH) -> Tensor:
+    """Orthonormal DCT-II filters of ``patch x patch`` pixels in an orthonormal luma-chroma rotation.
 
     Keeps the ``luma`` lowest frequencies of the luma plane and ``chroma`` of each of two chroma planes.
-    Returns ``(luma + 2 * chroma, 768)`` in the channel order of ``unshuffle(rgb, 16)``, sorted by frequency.
+    Returns ``(luma + 2 * chroma, 3 * patch**2)`` in the channel order of ``unshuffle(rgb, patch)``, sorted by
+    frequency.
     """
-    n = torch.arange(PATCH, dtype=torch.float64)
-    dct = torch.cos(math.pi * (n[None, :] + 0.5) * n[:, None] / PATCH) * math.sqrt(2 / PATCH)
+    n = torch.arange(patch, dtype=torch.float64)
+    dct = torch.cos(math.pi * (n[None, :] + 0.5) * n[:, None] / patch) * math.sqrt(2 / patch)
     dct[0] /= math.sqrt(2)
     rotation = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     rotation /= rotation.norm(dim=1, keepdim=True)
     rows = [
         (rotation[plane][:, None, None] * (dct[u][:, None] * dct[v][None, :])).reshape(-1)
-        for (_, u, v), plane in dct_order(luma, chroma)
+        for (_, u, v), plane in dct_order(luma, chroma, patch)
     ]
     return torch.stack(rows).float()
 

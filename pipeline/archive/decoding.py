@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from typing import TypeVar
 
 from PIL import Image
 
@@ -12,14 +13,16 @@ from lichen.models.errors import CorruptArchive, UndecodablePicture
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.images import PILLOW_ERRORS
 
+P = TypeVar("P", bound=Placement)
+
 WINDOW_PICTURES = 64
 WINDOW_BYTES = 64 * 1024 * 1024
 WINDOW_PIXELS = 1 << 26
 
 
-def windows(places: Sequence[Placement]) -> Iterator[list[Placement]]:
+def windows(places: Sequence[P]) -> Iterator[list[P]]:
     """Cut into lists that fit in memory, encoded and decoded."""
-    window: list[Placement] = []
+    window: list[P] = []
     size = pixels = 0
     for place in places:
         more = place.length + (place.side_length or 0)

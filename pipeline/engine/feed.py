@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from time import perf_counter
@@ -22,11 +21,9 @@ from lichen.models.errors import (
     UsageError,
 )
 from lichen.pipeline.images import Picture, read_picture
+from lichen.pipeline.lanes import LARGE_PIXELS
 from lichen.pipeline.sources import Source, read_source
 from lichen.pipeline.sources.base import is_local
-
-LARGE_PIXELS = 1 << 24
-"""Pictures with more pixels are opened and compressed alone."""
 
 AHEAD_BYTES = 128 * 1024 * 1024
 AHEAD_PIXELS = 1 << 25
@@ -163,43 +160,3 @@ class Feed:
 
 def _size(source: Source) -> int:
     return UNKNOWN_SIZE if source.size is None else source.size
-
-
-class Gate:
-    """Lets ordinary work through side by side, and large work alone."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._active = 0
-        self._alone = 0
-        """Large pieces that wait or run: ordinary work holds back for them."""
-        self._busy = False
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._condition:
-            self._condition.wait_for(lambda: not self._alone)
-            self._active += 1
-        try:
-            yield
-        finally:
-            self._leave()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._condition:
-            self._alone += 1
-            self._condition.wait_for(lambda: not self._active and not self._busy)
-            self._busy = True
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._alone -= 1
-                self._busy = False
-                self._condition.notify_all()
-
-    def _leave(self) -> None:
-        with self._condition:
-            self._active -= 1
-            self._condition.notify_all()

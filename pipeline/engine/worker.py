@@ -10,10 +10,9 @@ read back from the spool file, with their CRC; the whole uploaded object against
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,13 +34,13 @@ from lichen.pipeline.archive.shard import Location, ShardWriter, crc32c
 from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
-from lichen.pipeline.engine.feed import Feed, Gate, Item, open_alone
+from lichen.pipeline.engine.feed import Feed, Item, open_alone
+from lichen.pipeline.lanes import Lanes, group_pixels
 from lichen.pipeline.quality import Floors, measure
 
 Observer = Callable[[str, Counts], None]
 """Called with the attempt and what was added to it, after every group, from any thread."""
 
-MAX_GPU_LANES = 8
 GROUP_PICTURES = 128
 
 
@@ -55,14 +54,8 @@ class Worker:
         from lichen.models.zoo import load_codec
 
         self.config = config
-        cpus = config.cpus or len(os.sched_getaffinity(0))
         self.codec: Codec = load_codec(config.codec, device=config.device, precision=config.precision)
-        placement = getattr(self.codec, "placement", None)
-        on_gpu = placement is not None and placement.device.type != "cpu"
-        self.lanes = config.lanes or (max(2, min(MAX_GPU_LANES, cpus)) if on_gpu else cpus)
-        self._cpus = cpus
-        # A lane works through a whole batch of the codec's; classical codecs take pictures one by one.
-        self._group_pixels = placement.batch_pixels if placement is not None else 1 << 19
+        self.lanes = Lanes([self.codec], count=config.lanes, cpus=config.cpus)
         self.store = open_store(config.archive, config.archive_options, conditional=config.conditional)
         self.files = CodecFiles(digest=self.codec.digest, extensions=tuple(sorted(self.codec.decoder_files())))
         self._compressor = Compressor(
@@ -73,8 +66,7 @@ class Worker:
         )
         self._turn = threading.Lock()
         self._stop = threading.Event()
-        self._torch_threads = _torch_threads() if placement is not None and not on_gpu else None
-        self.use_threads(1)
+        self.lanes.begin()
         self._warm_up()
 
     def __enter__(self) -> Self:
@@ -88,8 +80,7 @@ class Worker:
     def close(self) -> None:
         """Stop what is running (``JobInterrupted`` in its threads) and restore torch's threads."""
         self._stop.set()
-        if self._torch_threads is not None:
-            self.use_threads(self._torch_threads)
+        self.lanes.close()
 
     def _warm_up(self) -> None:
         """Load or compile every kernel now, not while all lanes wait for it."""
@@ -124,7 +115,7 @@ class Worker:
                     "compressed_pixels": counts.compressed_pixels,
                     "retries": counts.retries,
                     "seconds": {name: round(value, 3) for name, value in counts.seconds.items()},
-                    "lanes": self.lanes,
+                    "lanes": self.lanes.count,
                 },
             )
         if not self.config.conditional:
@@ -134,17 +125,6 @@ class Worker:
         except CommitConflict:
             return ShardResult(commit=commit, committed=False)
         return ShardResult(commit=commit, committed=True)
-
-    def use_threads(self, count: int) -> None:
-        """How many threads torch takes when called from this thread on a CPU; one in a lane, as lanes are threads."""
-        if self._torch_threads is not None:
-            import torch
-
-            torch.set_num_threads(count)
-
-    @property
-    def cpus(self) -> int:
-        return self._cpus
 
     @property
     def stopped(self) -> bool:
@@ -159,9 +139,9 @@ class Worker:
         return Feed(
             task.sources,
             options=self.config.source_options,
-            openers=self._cpus,
+            openers=self.lanes.cpus,
             group_pictures=GROUP_PICTURES,
-            group_pixels=self._group_pixels,
+            group_pixels=group_pixels(self.codec),
             store_only=task.store_only,
         )
 
@@ -171,7 +151,6 @@ class _Attempt:
 
     def __init__(self, worker: Worker, writer: ShardWriter, task: ShardTask, observe: Observer) -> None:
         self._worker, self._writer, self._task, self._observe = worker, writer, task, observe
-        self._gate = Gate()
         self._failed = threading.Event()
         self._lock = threading.Lock()
         self._counts = Counts()
@@ -179,8 +158,8 @@ class _Attempt:
     def fill(self) -> Counts:
         """Bring every source into the shard, one way or the other."""
         lanes = self._worker.lanes
-        with self._worker.feed(self._task) as feed, ThreadPoolExecutor(lanes, thread_name_prefix="lichen-lane") as pool:
-            futures = [pool.submit(self._lane, feed) for _ in range(lanes)]
+        with self._worker.feed(self._task) as feed, lanes.pool() as pool:
+            futures = [pool.submit(self._lane, feed) for _ in range(lanes.count)]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             if any(future.exception() for future in done):
                 self._failed.set()
@@ -189,20 +168,14 @@ class _Attempt:
         return self._counts
 
     def _lane(self, feed: Feed) -> None:
-        self._worker.use_threads(1)
         while not self._failed.is_set() and (group := feed.next_group()):
             if self._worker.stopped:
                 raise JobInterrupted(f"stopped in the middle of shard {self._task.shard}")
             watch = Stopwatch()
-            if group[0].alone:
-                with self._gate.alone():
-                    self._worker.use_threads(self._worker.cpus)  # the other lanes are waiting
+            with self._worker.lanes.turn(alone=group[0].alone):
+                if group[0].alone:
                     open_alone(group[0])
-                    counts = self._work(group, watch)
-                    self._worker.use_threads(1)
-            else:
-                with self._gate.shared():
-                    counts = self._work(group, watch)
+                counts = self._work(group, watch)
             for item in group:
                 watch.seconds["read"] += item.read_seconds
                 watch.seconds["open"] += item.open_seconds
@@ -317,9 +290,3 @@ def _picture_columns(item: Item) -> dict[str, Any]:
         "bit_depth": item.picture.bit_depth,
         "source_format": item.picture.source_format,
     }
-
-
-def _torch_threads() -> int:
-    import torch
-
-    return int(torch.get_num_threads())

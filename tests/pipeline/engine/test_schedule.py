@@ -1,8 +1,7 @@
-"""Decisions without workers: what follows a death, how nodes are divided, who may go through the gate."""
+"""Decisions without workers: what follows a death, how nodes are divided."""
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 
@@ -17,7 +16,6 @@ from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.engine.config import Counts, JobConfig, ShardResult, ShardTask
 from lichen.pipeline.engine.executor import Blame, Died, Failed, Finished
-from lichen.pipeline.engine.feed import Gate
 from lichen.pipeline.engine.planner import Planner
 from lichen.pipeline.engine.ray_executor import Resources, plan_resources
 from lichen.pipeline.engine.schedule import LAST_DEATHS, ROOT_DEATHS, SPLIT_PARTS, Schedule
@@ -185,35 +183,3 @@ def test_counts_add_up() -> None:
     assert (two.sources, two.bpp, two.seconds) == (3, 2.0, {"read": 1.5, "open": 1.0})
     assert Counts().bpp is None
     assert Counts(source_bytes=10, payload_bytes=4).savings == pytest.approx(0.6)
-
-
-def test_the_gate_lets_large_work_through_alone() -> None:
-    gate = Gate()
-    inside: list[str] = []
-    lock = threading.Lock()
-
-    def work(name: str) -> None:
-        for _ in range(50):
-            with gate.alone() if name.startswith("large") else gate.shared():
-                with lock:
-                    inside.append(name)
-                    crowd = list(inside)
-                assert not any(one.startswith("large") for one in crowd) or len(crowd) == 1
-                with lock:
-                    inside.remove(name)
-
-    errors: list[BaseException] = []
-
-    def guarded(name: str) -> None:
-        try:
-            work(name)
-        except AssertionError as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(name,)) for name in ("large1", "large2", "a", "b", "c")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert not errors
-    assert not any(thread.is_alive() for thread in threads)
