@@ -21,6 +21,7 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
+from lichen.models.card import parse_card
 from lichen.models.errors import InvalidCodec
 from lichen.models.export import integer_prior, restore_floats
 from lichen.models.integer import IntegerPrior, self_test
@@ -35,7 +36,7 @@ _ENCODER = ("g_a.", "entropy.h_a.")
 _DECODER = ("g_s.", "entropy.means.", "entropy.gain.", "entropy.shrink.")
 _INTEGER = "integer."
 _LIMITS: Mapping[str, tuple[float, float]] = {
-    "luma": (1, 256), "chroma": (0, 256), "widths": (1, 1024), "depths": (0, 16), "expansion": (1, 8),
+    "luma": (1, 256), "chroma": (0, 256), "width": (1, 1024), "depth": (0, 16), "expansion": (1, 8),
     "hyper": (1, 512), "hidden": (1, 1024), "features": (1, 1024), "context": (1, 1024), "anchors": (2, 64),
     "lambda_min": (1e-6, 1e3), "lambda_max": (1e-6, 1e3),
 }  # fmt: skip
@@ -72,7 +73,7 @@ def export_codec(network: S2CConv, name: str, notes: Mapping[str, Any]) -> dict[
 
 def load_full(files: Mapping[str, bytes], placement: Placement) -> LearnedCodec:
     """The codec of a package or of an imported file, with its encoder. Raises ``InvalidCodec``."""
-    card = _json(files)
+    card = parse_card(files)
     decoder = card.get("decoder")
     if not isinstance(decoder, dict):
         raise InvalidCodec("the codec JSON has no 'decoder' object")
@@ -104,7 +105,7 @@ def network_from_files(files: Mapping[str, bytes]) -> S2CConv:
 
     The scale network and the tables over quality come back from their integers.
     """
-    card = _json(files)
+    card = parse_card(files)
     arrays = read_arrays(files.get("safetensors", b""))
     decoder = _half(arrays, "decoder.")
     network = _network(_arguments(card["decoder"]), decoder, _half(arrays, "encoder."))
@@ -154,17 +155,10 @@ def _arguments(config: Mapping[str, Any]) -> S2CConvConfig:
     values: dict[str, Any] = {}
     for key, (low, high) in _LIMITS.items():
         value = given[key]
-        parts = value if key in ("widths", "depths") else [value]
-        real = key.startswith("lambda")
-        if not isinstance(parts, list) and not isinstance(parts, tuple):
-            raise InvalidCodec(f"constructor argument {key} is not a pair")
-        if len(parts) != (2 if key in ("widths", "depths") else 1):
-            raise InvalidCodec(f"constructor argument {key} is not a pair")
-        for part in parts:
-            number = isinstance(part, (int, float) if real else int) and not isinstance(part, bool)
-            if not number or not low <= part <= high:
-                raise InvalidCodec(f"constructor argument {key} is not between {low} and {high}")
-        values[key] = tuple(parts) if len(parts) == 2 else parts[0]
+        kinds = (int, float) if key.startswith("lambda") else int
+        if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
+            raise InvalidCodec(f"constructor argument {key} is not between {low} and {high}")
+        values[key] = value
     return S2CConvConfig(**values)
 
 
@@ -214,13 +208,3 @@ def _canonical(value: Mapping[str, Any]) -> bytes:
 
 def _pretty(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def _json(files: Mapping[str, bytes]) -> dict[str, Any]:
-    try:
-        card = json.loads(files.get("json", b""))
-    except (ValueError, RecursionError) as error:
-        raise InvalidCodec(f"codec JSON does not parse: {error}") from error
-    if not isinstance(card, dict):
-        raise InvalidCodec("codec JSON is not an object")
-    return card

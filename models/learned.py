@@ -7,6 +7,7 @@ the hyper-latent, then the latent, both as ``(row, column, channel)``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixe
 from lichen.models.entropy import rans
 from lichen.models.errors import CodecMismatch, CorruptBitstream, InvalidCodec, UsageError
 from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork, code_quality, quality_code, self_test
-from lichen.models.networks.hyperprior import STEPS, step_masks
+from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN, SCALES, STEPS, quantise, rounding_offset, step_masks
 from lichen.models.networks.s2cformer import S2CConv
 from lichen.models.tiling import Window, tiles
 
@@ -95,6 +96,8 @@ class LearnedCodec:
         self.network = network.eval().requires_grad_(False)
         self.network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.prior = prior
+        scales = math.log(SCALE_MIN) + LOG_STEP * torch.arange(SCALES)
+        self._offsets = rounding_offset(scales).to(placement.device)
         self._scales: ScaleNetwork = prior.placed(placement.device)
         if self_test(self._scales) != expected:
             raise InvalidCodec(f"codec {name}: the self-test failed; this device does not compute exactly")
@@ -145,15 +148,17 @@ class LearnedCodec:
         symbols_y = torch.zeros_like(y, dtype=torch.int16)
         up = network.entropy.gain(position).exp()
         coded = index >= self.prior.tables.skip_index
+        offset = self._offsets[index.to(torch.int32)]
 
-        def quantise(mean: Tensor, mask: Tensor, window: Window) -> Tensor:
+        def quantised(mean: Tensor, mask: Tensor, window: Window) -> Tensor:
             rows, columns = window.at(16)
-            residual = ((y[:, :, rows, columns] - mean) * up).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
-            residual = torch.where(mask & coded[:, :, rows, columns], residual, 0)
-            symbols_y[:, :, rows, columns] += residual.to(torch.int16)
-            return residual
+            symbols = quantise((y[:, :, rows, columns] - mean) * up, offset[:, :, rows, columns])
+            symbols = symbols.clamp_(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+            symbols = torch.where(mask & coded[:, :, rows, columns], symbols, 0)
+            symbols_y[:, :, rows, columns] += symbols.to(torch.int16)
+            return symbols
 
-        self._refine(plan, exact, position, quantise)
+        self._refine(plan, exact, position, quantised)
         return [
             self._pack(image, plan, int(code), *(_interleaved(plane[n]) for plane in (symbols_z, symbols_y, index)))
             for n, (image, code) in enumerate(zip(images, codes, strict=True))

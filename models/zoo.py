@@ -9,13 +9,13 @@ Third parties add a codec with an entry point of the group ``lichen.codecs``; it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from lichen.models.card import parse_card
 from lichen.models.codec import Codec
 from lichen.models.errors import InvalidCodec, UnknownCodec, UsageError
 
@@ -28,7 +28,6 @@ FileLoader: TypeAlias = Callable[..., Codec]
 ENTRY_POINT_GROUP = "lichen.codecs"
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-MAX_JSON_BYTES = 1 << 22
 
 _LEARNED = ("s2c-conv",)
 _CLASSICAL = ("jpeg", "webp", "avif", "jxl")
@@ -61,7 +60,7 @@ def codec_from_files(files: Mapping[str, bytes], *, device: str = "cpu", precisi
     release does not know.
     """
     check_placement(device, precision)
-    config = _parse_config(files)
+    config = parse_card(files)
     family = config.get("family")
     loader = _families().get(family) if isinstance(family, str) else None
     if loader is None:
@@ -94,26 +93,11 @@ def check_placement(device: str, precision: str) -> None:
         raise UsageError(f"unknown precision {precision!r}; use one of {', '.join(PRECISIONS)}")
 
 
-def _parse_config(files: Mapping[str, bytes]) -> dict[str, Any]:
-    data = files.get("json")
-    if data is None:
-        raise InvalidCodec("a codec needs its JSON file")
-    if len(data) > MAX_JSON_BYTES:
-        raise InvalidCodec(f"codec JSON of {len(data)} bytes; at most {MAX_JSON_BYTES} are allowed")
-    try:
-        config = json.loads(data)
-    except (ValueError, RecursionError) as error:  # bad UTF-8 and absurd integers are ValueErrors too
-        raise InvalidCodec(f"codec JSON does not parse: {error}") from error
-    if not isinstance(config, dict):
-        raise InvalidCodec("codec JSON is not an object")
-    return config
-
-
 def shipped_card(name: str) -> dict[str, Any]:
     """The JSON of a learned codec that ships here: architecture, digest, training, evaluation, credits."""
     if name not in _LEARNED:
         raise UnknownCodec(f"{name!r} is not one of the learned codecs {', '.join(_LEARNED)}")
-    return _parse_config(_packaged(name))
+    return parse_card(_packaged(name))
 
 
 def full_files(name: str) -> dict[str, bytes]:

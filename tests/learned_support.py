@@ -12,9 +12,7 @@ from lichen.models.networks.initialise import initialise
 from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
-SMALL = S2CConvConfig(
-    luma=40, chroma=12, widths=(24, 32), depths=(1, 1), hyper=16, hidden=16, features=16, context=24, anchors=4
-)
+SMALL = S2CConvConfig(luma=40, chroma=12, width=24, depth=1, hyper=16, hidden=16, features=16, context=24, anchors=4)
 
 
 def photograph(index: int = 0) -> np.ndarray:

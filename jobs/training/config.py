@@ -12,8 +12,9 @@ class TrainConfig:
 
     The learning rate warms up over ``warmup`` steps, then follows a cosine from ``rate`` to ``final_rate`` at the
     end of the budget. The last ``large_part`` of the budget trains on ``large_crop`` pixels with as many
-    pixels a step. ``linear_rate`` scales the learning rate of the linear DCT path, ``head_rate`` that of the last
-    layers beside it, ``hyper_rate`` and ``scale_rate`` those of the hyper networks and of the scale network.
+    pixels a step. ``linear_rate`` scales the learning rate of the linear transform, ``head_rate`` that of the last
+    layers of the networks around it, ``mean_rate`` that of the last layers of the means, ``scale_rate`` that of
+    the scale network.
     """
 
     steps: int | None = None
@@ -21,12 +22,12 @@ class TrainConfig:
     batch: int = 16
     crop: int = 128
     large_crop: int = 256
-    large_part: float = 0.15
-    rate: float = 1.8e-3
+    large_part: float = 0.1
+    rate: float = 1e-3
     final_rate: float = 1e-5
     linear_rate: float = 0.02
-    head_rate: float = 1.5
-    hyper_rate: float = 1.0
+    head_rate: float = 0.1
+    mean_rate: float = 0.3
     scale_rate: float = 0.6
     warmup: int = 100
     clip: float = 1.0

@@ -118,7 +118,7 @@ class Trainer:
     def resume(self) -> None:
         """Go on from ``checkpoint``. Raises ``TrainingError`` if it belongs to another architecture."""
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if S2CConvConfig(**{k: _tuple(v) for k, v in state["model"].items()}) != self.network.config:
+        if S2CConvConfig(**state["model"]) != self.network.config:
             raise TrainingError(f"{self.checkpoint} was trained with another architecture; choose another folder")
         if state["optimiser"]["param_groups"][0].keys() != self.optimiser.param_groups[0].keys():
             raise TrainingError(f"{self.checkpoint} was trained with another optimiser; export it and start from it")
@@ -248,16 +248,18 @@ class Trainer:
 def _rate_scale(name: str, config: TrainConfig) -> float:
     """Learning rate of a parameter relative to the others.
 
-    The linear path is right from the start, and the scales of all latents hang on few weights: both learn slowly.
+    An optimiser of Adam's family moves every weight by about the learning rate, whatever it is for. The last layer of
+    a network writes corrections of a few grey levels and must move less, or noise is all that it learns; the
+    linear transform is right from the start; the scales of all latents hang on few weights.
     """
     if ".linear." in name:
         return config.linear_rate
-    if ".head." in name or ".context_out." in name:
+    if ".network.head." in name:
         return config.head_rate
+    if ".means.head." in name or ".context_out." in name:
+        return config.mean_rate
     if ".scales." in name:
         return config.scale_rate
-    if ".h_a." in name or ".means." in name:
-        return config.hyper_rate
     return 1.0
 
 
@@ -269,7 +271,3 @@ def _centre_crops(cache: PictureCache, indexes: list[int]) -> Tensor:
         top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
         crops.append(torch.from_numpy(picture[top : top + side, left : left + side].transpose(2, 0, 1).copy()))
     return torch.stack(crops) if crops else torch.empty(0, 3, side, side, dtype=torch.uint8)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

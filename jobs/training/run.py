@@ -147,10 +147,7 @@ def _export(
 ) -> tuple[Path, str]:
     """Write the codec files of the best weights, and prove that they decode what they encode."""
     best = torch.load(folder / "best.pt", map_location=device, weights_only=True)
-    arguments: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in best["model"].items()
-    }
-    network = S2CConv(S2CConvConfig(**arguments))
+    network = S2CConv(S2CConvConfig(**best["model"]))
     network.load_state_dict(best["average"])
     files = export_codec(network, name, card)
     codec = load_full(files, place("cpu", "float32"))

@@ -3,7 +3,7 @@
 Scale and mean of each latent are predicted apart. The scale index, which selects the coder's table, comes
 from the integers of the hyper-latent alone (``ScaleNet``; at export it becomes an exact integer network), so
 the bitstream decodes to the same symbols on every device. The means stay in floating point: symbols are
-``round((y - mean) * gain)``, so a float difference moves a pixel invisibly and never breaks the stream (the
+``(y - mean) * gain`` rounded, so a float difference moves a pixel invisibly and never breaks the stream (the
 decoupled design of JPEG AI). The mean of each latent is refined from its decoded neighbours in four steps: step s
 codes another 2x2 phase in each of four channel groups (the spatial prior of DCVC-RT, Jia et al., 2025).
 """
@@ -25,6 +25,8 @@ STEPS = 4
 Z_STEP_MIN = 1 / 16
 SCALE_SLOPE = 0.25
 """Slope of the scale network's activations below zero."""
+RATE_WEIGHT = 0.08
+"""Squared quantisation steps that a bit is worth when symbols are chosen."""
 
 
 def step_masks(channels: int, height: int, width: int, device: torch.device) -> list[Tensor]:
@@ -152,28 +154,60 @@ class EntropyModel(nn.Module):
         y = y.float()
         z_scaled = z / z_step
         z_log_scale = _clamp(self.z_scale(position), math.log(SCALE_MIN), math.log(SCALE_MAX))
-        z_bits = logistic_bits(self._relaxed(z_scaled), z_log_scale)
-        z_hat = _round(z_scaled) * z_step
+        symbols_z = _round(z_scaled)
+        z_bits = logistic_bits(_noisy(z_scaled) if self.training else symbols_z, z_log_scale)
+        z_hat = symbols_z * z_step
         gain = self.gain(position)
-        log_scale = _clamp(self.scales(z_hat).float() + gain, math.log(SCALE_MIN), math.log(SCALE_MAX))
+        log_y = self.scales(z_hat).float()
+        log_scale = _symbol_scale(log_y, gain)
         features = self.means.hyper_features(z_hat)
         with torch.autocast(y.device.type, enabled=False):
             features = features.float()
             first = self.means.first(features)
         side = self.means.features(features)
         up, down = gain.exp(), (self.shrink(position) - gain).exp()
-        known, residual = first, torch.zeros_like(y)
+        offset = rounding_offset(log_scale.detach())
+        known, residual, coded = first, torch.zeros_like(y), torch.zeros_like(y)
         for step, mask in enumerate(step_masks(y.shape[1], y.shape[2], y.shape[3], y.device)):
             mean = first if step == 0 else first + self.means.refine(known, side, step, position).float()
             scaled = (y - mean) * up
+            symbols = scaled + (quantise(scaled, offset) - scaled).detach()  # straight-through gradient
             residual = torch.where(mask, scaled, residual)
-            known = torch.where(mask, mean + _round(scaled) * down, known)
-        y_bits = logistic_bits(self._relaxed(residual), log_scale)
+            coded = torch.where(mask, symbols.detach(), coded)
+            known = torch.where(mask, mean + symbols * down, known)
+        if self.training:
+            # y, means and gains learn from noisy residuals, whose rate has a gradient; scales from the true symbols
+            noisy = logistic_bits(_noisy(residual), _symbol_scale(log_y.detach(), gain))
+            learnt = logistic_bits(coded, _symbol_scale(log_y, gain.detach()))
+            y_bits = noisy + learnt - learnt.detach()
+        else:
+            y_bits = logistic_bits(coded, log_scale)
         return known, y_bits.sum(dim=(1, 2, 3)), z_bits.sum(dim=(1, 2, 3))
 
-    def _relaxed(self, x: Tensor) -> Tensor:
-        """For the rate: additive uniform noise in training (Balle et al., 2017), rounding in evaluation."""
-        return x + torch.empty_like(x).uniform_(-0.5, 0.5) if self.training else x.round()
+
+def _symbol_scale(log_y: Tensor, log_gain: Tensor) -> Tensor:
+    return _clamp(log_y + log_gain, math.log(SCALE_MIN), math.log(SCALE_MAX))
+
+
+def rounding_offset(log_scale: Tensor) -> Tensor:
+    """What is added to the magnitude of a residual before it is cut to an integer, 0.1 to 0.5.
+
+    Rate-distortion optimised quantisation with uniform thresholds: a residual between zero and one becomes zero where
+    that costs less in ``error**2 + RATE_WEIGHT * bits``. The decoder need not know.
+    """
+    one = torch.ones_like(log_scale)
+    rise = logistic_bits(one, log_scale) - logistic_bits(torch.zeros_like(one), log_scale)
+    return (0.5 - 0.5 * RATE_WEIGHT * rise).clamp(min=0.1)
+
+
+def quantise(residual: Tensor, offset: Tensor) -> Tensor:
+    """Integers (as floats) of scaled residuals, with the ``rounding_offset`` of their scales."""
+    return (residual.abs() + offset).floor().copysign(residual)
+
+
+def _noisy(x: Tensor) -> Tensor:
+    """Additive uniform noise, for a rate with a gradient (Balle et al., 2017)."""
+    return x + torch.empty_like(x).uniform_(-0.5, 0.5)
 
 
 def _round(x: Tensor) -> Tensor:

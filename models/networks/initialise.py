@@ -26,8 +26,8 @@ the loss ``lambda * (squared error) / 3 + bits`` is least at ``lambda * step**2 
 """
 SHRINK = 0.25
 """Negative log of the factor on decoded residuals of the rarest latents: what is not zero lies nearer to zero."""
-QUIET = 0.02
-"""Factor on the last layer of each network beside the linear path."""
+QUIET = 0.005
+"""Factor on the last layer of each network around the linear transform and of the means."""
 LOCAL_PART = 0.75
 """Part of the hyper-latent that tells the energies of single positions."""
 LIFT = 3.0
@@ -54,10 +54,11 @@ def initialise(network: S2CConv, patches: Tensor) -> None:
     sizes = latent_sizes(network, patches)
     coefficients = network.g_a.linear(unshuffle(patches - 0.5, PATCH))
     means = network.entropy.means
-    for reader in (network.g_s.stem, means.known, network.entropy.h_a.stem):
+    for reader in (means.known, network.entropy.h_a.stem):
         reader.weight.div_(sizes[None, :, None, None])
-    _whiten(network.g_a.stem, patches)
-    for head in (network.g_a.head, network.g_s.head, means.context_out, means.head):
+    for pixels in (network.g_a.network, network.g_s.network):
+        _whiten(pixels.stem, patches)
+    for head in (network.g_a.network.head, network.g_s.network.head, means.context_out, means.head):
         head.weight.mul_(QUIET)
         _zero_bias(head)
     quality = torch.linspace(MIN_QUALITY, MAX_QUALITY, config.anchors)
@@ -78,9 +79,9 @@ def conditioning(network: S2CConv, patches: Tensor) -> dict[str, Tensor]:
     """
     sizes = latent_sizes(network, patches)
     reading = (1 / sizes)[None, :, None, None]
-    factors = dict.fromkeys(("g_s.stem.weight", "entropy.means.known.weight", "entropy.h_a.stem.weight"), reading)
-    for name, low in (("g_a.head", 0.1), ("entropy.means.head", 0.01), ("entropy.means.context_out", 0.01)):
-        writing = sizes.clamp(low, 1)
+    factors = dict.fromkeys(("entropy.means.known.weight", "entropy.h_a.stem.weight"), reading)
+    writing = sizes.clamp(0.01, 1)
+    for name in ("entropy.means.head", "entropy.means.context_out"):
         factors |= {f"{name}.weight": writing[:, None, None, None], f"{name}.bias": writing}
     return factors
 
@@ -93,7 +94,7 @@ def latent_sizes(network: S2CConv, patches: Tensor) -> Tensor:
 
 
 def _whiten(stem: nn.Conv2d, patches: Tensor) -> None:
-    """The first layer of g_a as an 8x8 DCT whose coefficients all have unit variance."""
+    """The first layer of a network as an 8x8 DCT whose coefficients all have unit variance."""
     channels = stem.out_channels
     chroma = min(64, channels * 2 // 7)
     luma = min(64, channels - 2 * chroma)

@@ -24,8 +24,8 @@ class S2CConvConfig:
 
     luma: int = 208
     chroma: int = 56
-    widths: tuple[int, int] = (144, 192)
-    depths: tuple[int, int] = (3, 2)
+    width: int = 144
+    depth: int = 4
     expansion: int = 2
     hyper: int = 128
     hidden: int = 128
@@ -47,8 +47,8 @@ class S2CConv(nn.Module):
         super().__init__()
         self.config = config
         c = config
-        self.g_a = Analysis(c.latent, c.widths, c.depths, c.expansion, c.anchors)
-        self.g_s = Synthesis(c.latent, c.widths, c.depths, c.expansion, c.anchors)
+        self.g_a = Analysis(c.latent, c.width, c.depth, c.expansion, c.anchors)
+        self.g_s = Synthesis(c.latent, c.width, c.depth, c.expansion, c.anchors)
         self.entropy = EntropyModel(c.latent, c.hyper, c.hidden, c.features, c.context, c.anchors)
 
     def position(self, quality: Tensor) -> Tensor:

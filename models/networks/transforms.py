@@ -1,4 +1,4 @@
-"""The linear DCT path and the analysis and synthesis transforms built around it."""
+"""Analysis and synthesis transforms: a linear block transform, and networks that correct pictures around it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lichen.models.networks.blocks import ConvBlock, Down, QualityTable, Up, shuffle, unshuffle
+from lichen.models.networks.blocks import ConvBlock, QualityTable, shuffle, unshuffle
 
 PATCH = 16
 """Pixels per latent in each direction."""
+CELL = 8
+"""Pixels per position of the networks in each direction."""
 
 
 def dct_order(luma: int, chroma: int, patch: int = PATCH) -> list[tuple[tuple[int, int, int], int]]:
@@ -38,49 +40,56 @@ def dct_basis(luma: int, chroma: int, patch: int = PATCH) -> Tensor:
     return torch.stack(rows).float()
 
 
-class Analysis(nn.Module):
-    """g_a: RGB in [0, 1] to the latent y at 1/16.
+class PixelNetwork(nn.Module):
+    """A correction of a picture, computed at 1/8: space to depth, S2C-Conv blocks, depth to space.
 
-    ``y = (DCT path)(x) + network(x)``, so that latents are of the size of DCT coefficients of such pictures. The
-    network goes straight to 1/8 by space to depth, then to 1/16.
+    Before and after a block transform it can do what overlapping transforms do with filters over the block
+    borders (Tran, Liang and Tu: Lapped transform via time-domain pre- and post-filtering, 2003), and what a loop filter
+    does. Features have a bias of their own at each of the four places in a block of the transform.
     """
 
-    def __init__(self, latent: int, widths: tuple[int, int], depths: tuple[int, int], expansion: int, anchors: int):
+    def __init__(self, width: int, depth: int, expansion: int, anchors: int) -> None:
         super().__init__()
+        self.stem = nn.Conv2d(3 * CELL * CELL, width, 1)
+        self.place = nn.Parameter(torch.zeros(width, PATCH // CELL, PATCH // CELL))
+        self.gain = QualityTable(anchors, width)
+        self.blocks = nn.Sequential(*[ConvBlock(width, expansion) for _ in range(depth)])
+        self.head = nn.Conv2d(width, 3 * CELL * CELL, 1)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` pictures around zero to corrections of the same shape, float32."""
+        features = self.stem(unshuffle(x, CELL))
+        rows, columns = features.shape[2] // 2, features.shape[3] // 2
+        features = (features + self.place.repeat(1, rows, columns)) * self.gain(position).exp()
+        correction: Tensor = shuffle(self.head(self.blocks(features)).float(), CELL)
+        return correction
+
+
+class Analysis(nn.Module):
+    """g_a: RGB in [0, 1] to the latent y at 1/16, the transform of the picture with the network's correction."""
+
+    def __init__(self, latent: int, width: int, depth: int, expansion: int, anchors: int) -> None:
+        super().__init__()
+        self.network = PixelNetwork(width, depth, expansion, anchors)
         self.linear = nn.Conv2d(3 * PATCH * PATCH, latent, 1, bias=False)
-        self.stem = nn.Conv2d(3 * 64, widths[0], 1)
-        self.gain = QualityTable(anchors, widths[0])
-        self.stage1 = nn.Sequential(*[ConvBlock(widths[0], expansion) for _ in range(depths[0])])
-        self.down = Down(widths[0], widths[1])
-        self.stage2 = nn.Sequential(*[ConvBlock(widths[1], expansion) for _ in range(depths[1])])
-        self.head = nn.Conv2d(widths[1], latent, 1)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         x = x - 0.5
-        features = self.stem(unshuffle(x, 8)) * self.gain(position).exp()
-        features = self.head(self.stage2(self.down(self.stage1(features))))
+        correction = self.network(x, position)
         with torch.autocast(x.device.type, enabled=False):  # half precision would cost some 0.1 grey levels
-            y: Tensor = self.linear(unshuffle(x.float(), PATCH)) + features.float()
+            y: Tensor = self.linear(unshuffle(x.float() + correction, PATCH))
         return y
 
 
 class Synthesis(nn.Module):
-    """g_s: the decoded latent to RGB in about [0, 1]; the mirror of ``Analysis`` with the transposed filters."""
+    """g_s: the decoded latent to RGB in about [0, 1], the transposed transform and the network's correction."""
 
-    def __init__(self, latent: int, widths: tuple[int, int], depths: tuple[int, int], expansion: int, anchors: int):
+    def __init__(self, latent: int, width: int, depth: int, expansion: int, anchors: int) -> None:
         super().__init__()
         self.linear = nn.Conv2d(latent, 3 * PATCH * PATCH, 1, bias=False)
-        self.stem = nn.Conv2d(latent, widths[1], 1)
-        self.gain2 = QualityTable(anchors, widths[1])
-        self.stage2 = nn.Sequential(*[ConvBlock(widths[1], expansion) for _ in range(depths[1])])
-        self.up = Up(widths[1], widths[0])
-        self.gain1 = QualityTable(anchors, widths[0])
-        self.stage1 = nn.Sequential(*[ConvBlock(widths[0], expansion) for _ in range(depths[0])])
-        self.head = nn.Conv2d(widths[0], 3 * 64, 1)
+        self.network = PixelNetwork(width, depth, expansion, anchors)
 
     def forward(self, y: Tensor, position: Tensor) -> Tensor:
-        features = self.stage2(self.stem(y) * self.gain2(position).exp())
-        features = self.head(self.stage1(self.up(features) * self.gain1(position).exp()))
         with torch.autocast(y.device.type, enabled=False):
-            x: Tensor = shuffle(self.linear(y.float()), PATCH) + shuffle(features.float(), 8)
-        return x + 0.5
+            x: Tensor = shuffle(self.linear(y.float()), PATCH)
+        return x + self.network(x, position) + 0.5

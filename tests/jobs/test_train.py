@@ -19,7 +19,7 @@ from lichen.models.errors import TrainingError, UsageError
 from lichen.models.networks.s2cformer import S2CConvConfig
 from lichen.models.zoo import load_codec
 
-SMALL = S2CConvConfig(widths=(16, 16), depths=(1, 1), hidden=16, hyper=16, features=16, context=16)
+SMALL = S2CConvConfig(width=16, depth=1, hidden=16, hyper=16, features=16, context=16)
 CONFIG = TrainConfig(
     steps=4, batch=2, crop=64, large_crop=64, validation=1, validate_every=2, checkpoint_every=2, warmup=2
 )

@@ -6,15 +6,13 @@ import math
 
 import numpy as np
 import torch
-
 from learned_support import new_network, photograph
+
 from lichen.models.networks.blocks import unshuffle
 from lichen.models.networks.initialise import conditioning, latent_sizes
 from lichen.models.networks.s2cformer import S2CConvConfig
 
-CONFIG = S2CConvConfig(
-    luma=40, chroma=12, widths=(24, 32), depths=(1, 1), hyper=48, hidden=32, features=16, context=24, anchors=4
-)
+CONFIG = S2CConvConfig(luma=40, chroma=12, width=24, depth=1, hyper=48, hidden=32, features=16, context=24, anchors=4)
 
 
 def patches() -> torch.Tensor:
@@ -41,7 +39,7 @@ def test_scales_follow_the_picture() -> None:
 
 @torch.no_grad()
 def test_quality_at_the_start_is_that_of_the_quantisation_steps() -> None:
-    """The networks beside the linear path hardly disturb it: the error is that of uniform quantisation and of the cut."""
+    """The networks hardly disturb the transform: the error is that of uniform quantisation and of the cut."""
     network = new_network(CONFIG).eval()
     x = patches()
     quality = torch.full((len(x),), 60.0)
@@ -58,7 +56,7 @@ def test_quality_at_the_start_is_that_of_the_quantisation_steps() -> None:
 @torch.no_grad()
 def test_the_first_layer_whitens() -> None:
     x = patches()
-    features = new_network(CONFIG).g_a.stem(unshuffle(x - 0.5, 8))
+    features = new_network(CONFIG).g_a.network.stem(unshuffle(x - 0.5, 8))
     assert torch.allclose(features.std(dim=(0, 2, 3)), torch.ones(24), atol=0.02)
 
 

@@ -65,7 +65,7 @@ def test_bits_sum_to_a_distribution() -> None:
 @pytest.mark.parametrize("part", ["g_a", "g_s", "h_a"])
 def test_halo_covers_the_receptive_field(part: str) -> None:
     torch.manual_seed(1)
-    network = S2CConv(S2CConvConfig(widths=(16, 16), hidden=16, hyper=16, features=16, context=16))
+    network = S2CConv(S2CConvConfig(width=16, hidden=16, hyper=16, features=16, context=16))
     position = torch.zeros(1)
     side = 64 + 2 * HALO
     inputs = {"g_a": (3, side), "g_s": (320, side // 16), "h_a": (320, side // 16)}[part]
