@@ -210,6 +210,19 @@ class LearnedCodec:
                 results[i] = decoded
         return [results[i] for i in range(len(bitstreams))]
 
+    @torch.inference_mode()
+    def symbols(self, data: bytes) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        """The coded integers of a bitstream: hyper-latent ``(H/64, W/64, hyper)`` and latent ``(H/16, W/16, latent)``.
+
+        Raises ``CorruptBitstream`` or ``CodecMismatch``.
+        """
+        parsed = self._parse(data)
+        plan = _Plan.of(parsed.height, parsed.width)
+        codes = np.array([parsed.quality], dtype=np.int64)
+        z = self._decode_z(parsed, plan)
+        exact = self._exact(_from_interleaved(torch.from_numpy(z[None]).to(self.placement.device)), codes)
+        return z, self._decode_y(parsed, plan, _interleaved(self._indexes(plan, exact, codes)[0]))
+
     def _parse(self, data: bytes) -> bitstream.Bitstream:
         parsed = bitstream.unpack(data, max_pixels=self.max_pixels)
         if parsed.codec != bytes.fromhex(self.digest)[: bitstream.CODEC_BYTES]:

@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     group.command()(entropy)
     group.command()(compressai)
     group.command()(pipeline)
+    group.command()(rate)
     group.command()(portability)
     app.add_typer(group, name="bench")
 
@@ -120,6 +121,32 @@ def pipeline(
         f"Start-up {result.start_seconds:.1f} s. Networks at their best with {bare.lanes} lanes, "
         f"{bare.threads} threads each, batches of {bare.batch}."
     )
+
+
+def rate(
+    source: Annotated[str, typer.Argument(help="A local folder of pictures.")],
+    codec: Annotated[str, typer.Option(help="A learned codec.")] = "s2c-conv",
+    weights: Annotated[
+        Path | None, typer.Option(help="The best.pt of its training run; by default the codec's own weights.")
+    ] = None,
+    qualities: Annotated[list[float] | None, typer.Option("--quality", "-q", help="May be given repeatedly.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """What integers, tables and the container cost: real sizes beside the ideal lengths under the float model."""
+    from lichen.jobs import console
+    from lichen.jobs.bench.rate import run
+
+    result = run(source, codec=codec, weights=weights, qualities=tuple(qualities or (20.0, 50.0, 80.0)))
+    if as_json:
+        console.write_json(result)
+        return
+    rows = console.table(
+        f"{result.pictures} pictures, float model: {result.model}", ("quality", "real bpp", "ideal bpp", "more", "z")
+    )
+    for case in result.cases:
+        share = f"{case.hyper_share:.1%}"
+        rows.add_row(f"{case.quality:g}", f"{case.real:.4f}", f"{case.ideal:.4f}", f"{case.excess:+.2%}", share)
+    console.stdout().print(rows)
 
 
 def portability(

@@ -153,13 +153,13 @@ class EntropyModel(nn.Module):
         z = self.h_a(y).float()
         y = y.float()
         z_scaled = z / z_step
-        z_log_scale = _clamp(self.z_scale(position), math.log(SCALE_MIN), math.log(SCALE_MAX))
+        z_log_scale = symbol_scale(self.z_scale(position), torch.zeros((), device=z.device))
         symbols_z = _round(z_scaled)
         z_bits = logistic_bits(_noisy(z_scaled) if self.training else symbols_z, z_log_scale)
         z_hat = symbols_z * z_step
         gain = self.gain(position)
         log_y = self.scales(z_hat).float()
-        log_scale = _symbol_scale(log_y, gain)
+        log_scale = symbol_scale(log_y, gain)
         features = self.means.hyper_features(z_hat)
         with torch.autocast(y.device.type, enabled=False):
             features = features.float()
@@ -177,15 +177,16 @@ class EntropyModel(nn.Module):
             known = torch.where(mask, mean + symbols * down, known)
         if self.training:
             # y, means and gains learn from noisy residuals, whose rate has a gradient; scales from the true symbols
-            noisy = logistic_bits(_noisy(residual), _symbol_scale(log_y.detach(), gain))
-            learnt = logistic_bits(coded, _symbol_scale(log_y, gain.detach()))
+            noisy = logistic_bits(_noisy(residual), symbol_scale(log_y.detach(), gain))
+            learnt = logistic_bits(coded, symbol_scale(log_y, gain.detach()))
             y_bits = noisy + learnt - learnt.detach()
         else:
             y_bits = logistic_bits(coded, log_scale)
         return known, y_bits.sum(dim=(1, 2, 3)), z_bits.sum(dim=(1, 2, 3))
 
 
-def _symbol_scale(log_y: Tensor, log_gain: Tensor) -> Tensor:
+def symbol_scale(log_y: Tensor, log_gain: Tensor) -> Tensor:
+    """Log standard deviation of symbols, in the range of the coder's tables, from that of latents and their gain."""
     return _clamp(log_y + log_gain, math.log(SCALE_MIN), math.log(SCALE_MAX))
 
 
