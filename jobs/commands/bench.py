@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     group.command()(compressai)
     group.command()(pipeline)
     group.command()(rate)
+    group.command()(ablation)
     group.command()(portability)
     app.add_typer(group, name="bench")
 
@@ -146,6 +147,30 @@ def rate(
     for case in result.cases:
         share = f"{case.hyper_share:.1%}"
         rows.add_row(f"{case.quality:g}", f"{case.real:.4f}", f"{case.ideal:.4f}", f"{case.excess:+.2%}", share)
+    console.stdout().print(rows)
+
+
+def ablation(
+    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
+    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 300,
+    batch: Annotated[int, typer.Option(min=1, help="Crops of 128 pixels in a step.")] = 8,
+    variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these; may be repeated.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Short trainings of equal budget, with one choice of the codec or of its training changed in each."""
+    from lichen.jobs import console
+    from lichen.jobs.bench.ablation import run
+
+    result = run(list(sources), steps=steps, batch=batch, names=variants, cache=cache)
+    if as_json:
+        console.write_json(result)
+        return
+    title = f"{result.steps} steps of {result.batch} crops"
+    rows = console.table(title, ("", "validation loss", "s/step", "g_a + g_s MP/s", "parameters", ""))
+    for case in result.cases:
+        numbers = (f"{case.loss:.3f}", f"{case.seconds_per_step:.2f}", f"{case.speed:.2f}", f"{case.parameters:,}")
+        rows.add_row(case.name, *numbers, case.note)
     console.stdout().print(rows)
 
 

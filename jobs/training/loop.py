@@ -46,7 +46,10 @@ class Progress:
 
 
 class Trainer:
-    """A run that can be stopped at any step and resumed from ``checkpoint``."""
+    """A run that can be stopped at any step and resumed from ``checkpoint``.
+
+    ``prepare`` gives the new network its starting values, from ``(256, 3, 128, 128)`` patches in [0, 1].
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Trainer:
         *,
         device: str = "cpu",
         autocast: bool = False,
+        prepare: Callable[[S2CConv, Tensor], None] = initialise,
     ) -> None:
         torch.manual_seed(config.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +73,7 @@ class Trainer:
         self.held = _centre_crops(cache, validation)
         self.network = S2CConv(model)
         patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
-        initialise(self.network, patches)
+        prepare(self.network, patches)
         factors = conditioning(self.network, patches)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}

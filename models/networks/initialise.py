@@ -37,8 +37,11 @@ FAINT = 0.2
 
 
 @torch.no_grad()
-def initialise(network: S2CConv, patches: Tensor) -> None:
+def initialise(network: S2CConv, patches: Tensor, basis: Tensor | None = None) -> None:
     """Set the starting values from ``patches``, ``(N, 3, H, W)`` in [0, 1] with sides that are multiples of 64.
+
+    ``basis`` is that of the linear transform, ``(latent, 768)`` with orthonormal rows in the order of ``dct_basis``,
+    which is the default.
 
     What reads latents or pixels is scaled to see every frequency equally large, because the lowest are a hundred
     times as large as the highest and would drown them.
@@ -48,7 +51,8 @@ def initialise(network: S2CConv, patches: Tensor) -> None:
         if isinstance(module, ConvBlock):
             module.mixer.project.weight.mul_(FAINT)
             module.ffn.project.weight.mul_(FAINT)
-    basis = dct_basis(config.luma, config.chroma)
+    if basis is None:
+        basis = dct_basis(config.luma, config.chroma)
     network.g_a.linear.weight.copy_(basis[:, :, None, None])
     network.g_s.linear.weight.copy_(basis.T[:, :, None, None])
     sizes = latent_sizes(network, patches)

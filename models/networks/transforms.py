@@ -31,13 +31,18 @@ def dct_basis(luma: int, chroma: int, patch: int = PATCH) -> Tensor:
     n = torch.arange(patch, dtype=torch.float64)
     dct = torch.cos(math.pi * (n[None, :] + 0.5) * n[:, None] / patch) * math.sqrt(2 / patch)
     dct[0] /= math.sqrt(2)
+    return separable_basis(dct, luma, chroma)
+
+
+def separable_basis(rows: Tensor, luma: int, chroma: int) -> Tensor:
+    """The filters of ``dct_basis`` from other one-dimensional ones, ``(patch, patch)`` float64 by rising frequency."""
     rotation = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     rotation /= rotation.norm(dim=1, keepdim=True)
-    rows = [
-        (rotation[plane][:, None, None] * (dct[u][:, None] * dct[v][None, :])).reshape(-1)
-        for (_, u, v), plane in dct_order(luma, chroma, patch)
+    filters = [
+        (rotation[plane][:, None, None] * (rows[u][:, None] * rows[v][None, :])).reshape(-1)
+        for (_, u, v), plane in dct_order(luma, chroma, len(rows))
     ]
-    return torch.stack(rows).float()
+    return torch.stack(filters).float()
 
 
 class PixelNetwork(nn.Module):

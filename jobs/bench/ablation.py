@@ -1,0 +1,183 @@
+"""Which choices of the codec and of its training pay: short runs of equal budget, one choice changed in each.
+
+A run of a few hundred steps ranks what helps learning; it does not tell where long runs end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from lichen.jobs.training.config import TrainConfig
+from lichen.jobs.training.data import PictureCache, open_cache
+from lichen.jobs.training.loop import Trainer
+from lichen.models.errors import UsageError
+from lichen.models.networks.blocks import ConvBlock, shuffle
+from lichen.models.networks.initialise import QUIET, initialise
+from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+from lichen.models.networks.transforms import PATCH, separable_basis
+
+SPEED_SIZE = (512, 768)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One choice changed."""
+
+    name: str
+    note: str
+    prepare: Callable[[S2CConv, Tensor], None] = initialise
+    adam: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AblationCase:
+    """One run. ``loss`` is that of validation (lower is better), ``speed`` that of g_a and g_s together."""
+
+    name: str
+    note: str
+    loss: float
+    seconds_per_step: float
+    speed: float
+    """MP/s of one picture of 512x768 through g_a and g_s, all cores, float32."""
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """What one run measured."""
+
+    steps: int
+    batch: int
+    cases: tuple[AblationCase, ...]
+
+
+class SteppingNetwork(nn.Module):
+    """``PixelNetwork`` that goes through 1/2 and 1/4 by strided 3x3 convolutions instead of straight to 1/8."""
+
+    def __init__(self, config: S2CConvConfig) -> None:
+        super().__init__()
+        width = config.width
+        half, quarter = width // 6, width // 3
+        self.down = nn.Sequential(
+            nn.Conv2d(3, half, 3, stride=2, padding=1), nn.GELU(),
+            nn.Conv2d(half, quarter, 3, stride=2, padding=1), nn.GELU(),
+            nn.Conv2d(quarter, width, 3, stride=2, padding=1),
+        )  # fmt: skip
+        self.blocks = nn.Sequential(*[ConvBlock(width, config.expansion) for _ in range(config.depth)])
+        self.up1 = nn.Conv2d(width, 4 * quarter, 1)
+        self.up2 = nn.Conv2d(quarter, 4 * half, 3, padding=1)
+        self.head = nn.Conv2d(half, 12, 3, padding=1)
+
+    def forward(self, x: Tensor, _position: Tensor) -> Tensor:
+        features = self.blocks(self.down(x))
+        features = nn.functional.gelu(shuffle(self.up1(features), 2))
+        features = nn.functional.gelu(shuffle(self.up2(features), 2))
+        return shuffle(self.head(features), 2)
+
+
+def walsh(size: int) -> Tensor:
+    """Walsh functions by rising number of sign changes: the packet of ``log2(size)`` Haar steps on all bands."""
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    while len(matrix) < size:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    changes = (matrix[:, 1:] != matrix[:, :-1]).sum(1)
+    return matrix[changes.argsort()] / size**0.5
+
+
+def _wavelet(network: S2CConv, patches: Tensor) -> None:
+    initialise(network, patches, separable_basis(walsh(PATCH), network.config.luma, network.config.chroma))
+
+
+def _stepping(network: S2CConv, patches: Tensor) -> None:
+    initialise(network, patches)
+    for transform in (network.g_a, network.g_s):
+        stepping = SteppingNetwork(network.config)
+        with torch.no_grad():
+            stepping.head.weight.mul_(QUIET)
+            nn.init.zeros_(stepping.head.bias)  # type: ignore[arg-type]
+        transform.network = stepping  # type: ignore[assignment]
+
+
+def _linear_only(network: S2CConv, patches: Tensor) -> None:
+    initialise(network, patches)
+    for transform in (network.g_a, network.g_s):
+        transform.network.requires_grad_(False)
+        transform.network.head.weight.zero_()
+
+
+VARIANTS = (
+    Variant(name="shipped", note="as `lichen train` does it"),
+    Variant(name="stepping", note="through 1/2 and 1/4 instead of straight to 1/8", prepare=_stepping),
+    Variant(name="wavelet", note="linear transform started as Haar packets (as in AuxT), not as DCT", prepare=_wavelet),
+    Variant(name="linear", note="no networks around the linear transform", prepare=_linear_only),
+    Variant(name="adam", note="Adam instead of SOAP", adam=True),
+)
+
+
+def run(
+    sources: Sequence[str | Path],
+    *,
+    steps: int = 300,
+    batch: int = 8,
+    names: Sequence[str] | None = None,
+    cache: str | Path | None = None,
+    model: S2CConvConfig | None = None,
+    held: int = 24,
+    report: Callable[[str], None] | None = None,
+) -> Ablation:
+    """Train every variant (or those of ``names``) for ``steps`` steps from the same data and seed.
+
+    ``held`` pictures are kept for validation. Raises ``UsageError`` and ``TrainingError``.
+    """
+    unknown = set(names or ()) - {variant.name for variant in VARIANTS}
+    if unknown:
+        raise UsageError(f"no variant {', '.join(sorted(unknown))}; there are {', '.join(v.name for v in VARIANTS)}")
+    config = TrainConfig(steps=steps, batch=batch, large_part=0.0, ema=0.99, validation=held)
+    cases = []
+    with TemporaryDirectory() as scratch:
+        pictures = open_cache([Path(s) for s in sources], Path(scratch) / "cache" if cache is None else Path(cache))
+        for variant in VARIANTS:
+            if names and variant.name not in names:
+                continue
+            if report is not None:
+                report(variant.name)
+            cases.append(_case(variant, config, pictures, Path(scratch) / variant.name, model or S2CConvConfig()))
+    return Ablation(steps=steps, batch=batch, cases=tuple(cases))
+
+
+def _case(
+    variant: Variant, config: TrainConfig, pictures: PictureCache, folder: Path, model: S2CConvConfig
+) -> AblationCase:
+    trainer = Trainer(model, config, pictures, folder, prepare=variant.prepare)
+    if variant.adam:
+        groups = [{"params": g["params"], "scale": g["scale"]} for g in trainer.optimiser.param_groups]
+        trainer.optimiser = torch.optim.Adam(groups, lr=config.rate, betas=(0.9, 0.98))  # type: ignore[assignment]
+    while trainer.step < (config.steps or 0):
+        trainer.train_step()
+    return AblationCase(
+        name=variant.name,
+        note=variant.note,
+        loss=trainer.validate()["loss"],
+        seconds_per_step=60 * trainer.minutes / max(1, trainer.step),
+        speed=_speed(trainer.network),
+        parameters=sum(p.numel() for p in trainer.network.parameters()),
+    )
+
+
+@torch.inference_mode()
+def _speed(network: S2CConv, repeats: int = 3) -> float:
+    x = torch.rand(1, 3, *SPEED_SIZE).contiguous(memory_format=torch.channels_last)
+    position = torch.tensor([3.0])
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        network.g_s(network.g_a(x, position), position)
+        best = min(best, time.perf_counter() - started)
+    return SPEED_SIZE[0] * SPEED_SIZE[1] / 1e6 / best
