@@ -1,4 +1,4 @@
-# The same environment as `make env EXTRAS=`, as an image that runs `lichen`.
+# The same environment as `make env`, as an image that runs `lichen`.
 #
 #   docker build -t lichen .
 #   docker run --rm -v "$PWD/photos:/data/photos:ro" -v "$PWD/out:/data/out" lichen compress photos out/photos.lichen

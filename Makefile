@@ -4,9 +4,8 @@
 #   make test       the test suite
 #   make lint       ruff;  make typecheck: mypy;  make check: test + lint + typecheck
 #   make nightly    what takes longer: cluster failures, fuzzing, speed
-#   make env        only the environment;  make clean: remove everything that was made
-#
-# EXTRAS= (empty) installs what running needs and leaves out the tools of development.
+#   make env        only the environment, what running needs;  make dev: the tools of development too
+#   make clean      remove everything that was made
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,7 +13,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
-EXTRAS ?= [dev]
 CODEC ?= s2c-conv
 # The first of these that runs and is a version that pyproject.toml allows.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
@@ -26,12 +24,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 EDITABLE := --config-settings editable_mode=strict --editable
 
-.PHONY: help env demo test lint typecheck check nightly clean FORCE
+.PHONY: help env dev demo test lint typecheck check nightly clean FORCE
 
 help:
 	@sed -n '/^[^#]/q; /^$$/q; s/^# \{0,1\}//p' Makefile
 
 env: $(VENV)/.linked
+
+dev: $(VENV)/.dev env
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "lichen needs Python 3.11 or 3.12 on the PATH" >&2; exit 1; }
@@ -42,8 +42,13 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
 	@echo "Installing lichen and its dependencies into $(VENV) (some minutes the first time)"
 	$(PIP) install "setuptools>=77" wheel
-	$(PIP) install --no-compile $(EDITABLE) ".$(EXTRAS)"
+	$(PIP) install --no-compile $(EDITABLE) .
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@echo "Installing the tools of development"
+	$(PIP) install $(EDITABLE) ".[dev]"
 	@touch $@
 
 # A strict editable install is a tree of links, one for each file, so it must be made again (2 s) when a file
@@ -63,19 +68,19 @@ demo: env
 	$(BIN)/lichen report demo-archive
 	$(BIN)/lichen decode demo-archive budgie_a6d68c32b3a3.jpg --to demo-out
 
-test: env
+test: dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: env
+lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: env
+typecheck: dev
 	$(BIN)/mypy
 
 check: test lint typecheck
 
-nightly: env
+nightly: dev
 	$(BIN)/python -m pytest -m "cluster or fuzz or bench or slow" --timeout 3600 $(PYTEST_ARGS)
 
 clean:
