@@ -32,7 +32,7 @@ def compress(
     archive: str | PathLike[str],
     *,
     codec: str = "s2c-conv",
-    quality: float = 75.0,
+    quality: float = 90.0,
     local: bool = False,
     progress: Callable[[Progress], None] | None = None,
     **settings: Any,

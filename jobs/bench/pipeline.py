@@ -47,7 +47,7 @@ def run(
     source: str,
     *,
     codec: str = "s2c-conv",
-    quality: float = 75.0,
+    quality: float = 90.0,
     executor: str = "local",
     device: str = "auto",
     precision: str = "auto",

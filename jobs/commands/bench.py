@@ -86,7 +86,7 @@ def compressai(
 def pipeline(
     source: Annotated[str, typer.Argument(help="A local folder of pictures.")],
     codec: Annotated[str, typer.Option(help="A learned codec.")] = "s2c-conv",
-    quality: Annotated[float, typer.Option("--quality", "-q")] = 75.0,
+    quality: Annotated[float, typer.Option("--quality", "-q")] = 90.0,
     executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
     device: Annotated[str, typer.Option()] = "auto",
     precision: Annotated[str, typer.Option()] = "auto",

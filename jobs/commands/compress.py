@@ -48,7 +48,7 @@ def compress(
         ),
     ],
     codec: Annotated[str, typer.Option(help="`lichen models` lists them; or the .json of a trained one.")] = "s2c-conv",
-    quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="1 to 100.")] = 75.0,
+    quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="1 to 100.")] = 90.0,
     psnr_floor: Annotated[float, typer.Option(help="dB that a picture must reach, or it is stored.")] = 30.0,
     block_psnr_floor: Annotated[float, typer.Option(help="dB that its worst 64x64 block must reach.")] = 24.0,
     ms_ssim: Annotated[

@@ -33,7 +33,7 @@ class JobConfig:
     archive: str
     """Local path or any fsspec URL."""
     codec: str = "s2c-conv"
-    quality: float = 75.0
+    quality: float = 90.0
     psnr_floor: float = 30.0
     """dB over the whole picture; see ``quality.Floors``."""
     block_psnr_floor: float = 24.0

@@ -51,7 +51,7 @@ def test_importing_it_is_cheap() -> None:
 def test_the_readme_runs(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (data_folder.parents[1] / "README.md").read_text(encoding="utf-8")
     code = readme.split("```python\n")[1].split("```")[0]
-    quick = code.replace('"photos.lichen", quality=75', '"photos.lichen", quality=75, codec="webp", local=True')
+    quick = code.replace('"photos.lichen", quality=90', '"photos.lichen", quality=90, codec="webp", local=True')
     assert quick != code
     photo = tmp_path / "photos/holiday/beach.jpg"
     photo.parent.mkdir(parents=True)

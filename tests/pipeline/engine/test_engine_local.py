@@ -41,7 +41,7 @@ Contents = Callable[[str], dict[str, tuple[Any, ...]]]
 
 
 def test_messy_files_are_compressed_stored_or_skipped(config: Make) -> None:
-    job = config(DATA / "messy", shard_pictures=20)
+    job = config(DATA / "messy", shard_pictures=20, quality=75.0)
     summary = run_job(job)
     names = {path.name for path in (DATA / "messy").iterdir()}
     archive = Archive.open(job.archive)
@@ -298,7 +298,7 @@ def test_a_stopped_job_goes_on(config: Make, pictures: Pictures, contents: Conte
     (name,) = list_jobs(store)
     assert (read_progress(store, name) or {})["state"] == "interrupted"
     assert read_done(store, name) is None
-    with pytest.raises(UsageError, match="quality 75"):
+    with pytest.raises(UsageError, match="quality 90"):
         run_job(config(source, shard_pictures=1, quality=50))
     summary = run_job(job)
     assert (summary.job, summary.resumed, summary.counts.compressed) == (name, True, 16)
