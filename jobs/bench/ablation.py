@@ -76,7 +76,7 @@ class SteppingNetwork(nn.Module):
         self.head = nn.Conv2d(half, 12, 3, padding=1)
 
     def forward(self, x: Tensor, _position: Tensor) -> Tensor:
-        features = self.blocks(self.down(x))
+        features: Tensor = self.blocks(self.down(x))
         features = nn.functional.gelu(shuffle(self.up1(features), 2))
         features = nn.functional.gelu(shuffle(self.up2(features), 2))
         return shuffle(self.head(features), 2)

@@ -2,8 +2,8 @@
 
 After Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam" (2024). Rate and distortion pull a codec's
 weights with gradients of very different size along different directions; Adam scales every weight by itself
-and cannot tell them apart, the eigenbasis can. Only the shorter side of each matrix has a basis: that costs a
-fifth of a step on a CPU instead of two fifths, and lost nothing when it was tried.
+and cannot tell them apart, the eigenbasis can. Only the shorter side of each matrix has a basis: in short runs the
+longer sides cost time and brought nothing.
 """
 
 from __future__ import annotations

@@ -97,4 +97,5 @@ class Synthesis(nn.Module):
     def forward(self, y: Tensor, position: Tensor) -> Tensor:
         with torch.autocast(y.device.type, enabled=False):
             x: Tensor = shuffle(self.linear(y.float()), PATCH)
-        return x + self.network(x, position) + 0.5
+        correction: Tensor = self.network(x, position)
+        return x + correction + 0.5
