@@ -5,6 +5,7 @@ A run of a few hundred steps ranks what helps learning; it does not tell where l
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,10 +77,11 @@ class SteppingNetwork(nn.Module):
         self.head = nn.Conv2d(half, 12, 3, padding=1)
 
     def forward(self, x: Tensor, _position: Tensor) -> Tensor:
-        features: Tensor = self.blocks(self.down(x))
+        features = self.blocks(self.down(x))
         features = nn.functional.gelu(shuffle(self.up1(features), 2))
         features = nn.functional.gelu(shuffle(self.up2(features), 2))
-        return shuffle(self.head(features), 2)
+        correction: Tensor = self.head(features)
+        return shuffle(correction, 2)
 
 
 def walsh(size: int) -> Tensor:
@@ -88,7 +90,7 @@ def walsh(size: int) -> Tensor:
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
     changes = (matrix[:, 1:] != matrix[:, :-1]).sum(1)
-    return matrix[changes.argsort()] / size**0.5
+    return matrix[changes.argsort()] / math.sqrt(size)
 
 
 def _wavelet(network: S2CConv, patches: Tensor) -> None:
