@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from lichen.jobs.evaluate import load_pictures
+from lichen.jobs.training.run import best_network
 from lichen.models.checkpoint import load_full, network_from_files
-from lichen.models.errors import UsageError
 from lichen.models.learned import place
 from lichen.models.networks.hyperprior import logistic_bits, symbol_scale
-from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+from lichen.models.networks.s2cformer import S2CConv
 from lichen.models.zoo import full_files
 
 
@@ -53,7 +53,7 @@ def run(
     """Encode the pictures of a folder at every quality and count. Raises ``UsageError``."""
     pictures = list(load_pictures(source).values())
     files = full_files(codec)
-    network = network_from_files(files) if weights is None else _trained(weights)
+    network = network_from_files(files) if weights is None else best_network(weights)
     network.eval()
     learned = load_full(files, place("cpu", "float32"))
     pixels = sum(picture.shape[0] * picture.shape[1] for picture in pictures)
@@ -91,13 +91,3 @@ def ideal_bits(network: S2CConv, z: NDArray[np.int16], y: NDArray[np.int16], qua
     scales = model.scales(symbols_z * model.z_step(position))
     y_bits = logistic_bits(symbols_y, symbol_scale(scales, model.gain(position)))
     return z_bits.double().sum().item(), y_bits.double().sum().item()
-
-
-def _trained(path: Path) -> S2CConv:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network = S2CConv(S2CConvConfig(**state["model"]))
-        network.load_state_dict(state["average"])
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
-        raise UsageError(f"{path} holds no weights of this architecture: {error}") from error
-    return network

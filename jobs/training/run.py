@@ -142,13 +142,22 @@ def _adopt(trainer: Trainer, network: S2CConv) -> None:
     trainer.average = {name: value.detach().clone() for name, value in trainer.network.state_dict().items()}
 
 
+def best_network(path: Path, device: torch.device | str = "cpu") -> S2CConv:
+    """The averaged weights of the ``best.pt`` of a run. Raises ``UsageError`` if the file holds none."""
+    try:
+        best = torch.load(path, map_location=device, weights_only=True)
+        network = S2CConv(S2CConvConfig(**best["model"]))
+        network.load_state_dict(best["average"])
+    except (OSError, KeyError, TypeError, RuntimeError) as error:
+        raise UsageError(f"{path} holds no weights of this architecture: {error}") from error
+    return network
+
+
 def _export(
     folder: Path, name: str, device: torch.device, pictures: PictureCache, card: Mapping[str, Any]
 ) -> tuple[Path, str]:
     """Write the codec files of the best weights, and prove that they decode what they encode."""
-    best = torch.load(folder / "best.pt", map_location=device, weights_only=True)
-    network = S2CConv(S2CConvConfig(**best["model"]))
-    network.load_state_dict(best["average"])
+    network = best_network(folder / "best.pt", device)
     files = export_codec(network, name, card)
     codec = load_full(files, place("cpu", "float32"))
     picture = np.ascontiguousarray(pictures.picture(0)[:PROOF_SIDE, :PROOF_SIDE])

@@ -64,8 +64,8 @@ class PixelNetwork(nn.Module):
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         """``(B, 3, H, W)`` pictures around zero to corrections of the same shape, float32."""
         features = self.stem(unshuffle(x, CELL))
-        rows, columns = features.shape[2] // 2, features.shape[3] // 2
-        features = (features + self.place.repeat(1, rows, columns)) * self.gain(position).exp()
+        blocks = x.shape[2] // PATCH, x.shape[3] // PATCH
+        features = (features + self.place.repeat(1, *blocks)) * self.gain(position).exp()
         correction: Tensor = shuffle(self.head(self.blocks(features)).float(), CELL)
         return correction
 
