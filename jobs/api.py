@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
+from lichen.models import defaults
+
 if TYPE_CHECKING:
     from lichen.pipeline.archive.reader import Archive
     from lichen.pipeline.engine.config import JobSummary, Progress
@@ -31,8 +33,8 @@ def compress(
     source: str | PathLike[str] | Sequence[str | PathLike[str]],
     archive: str | PathLike[str],
     *,
-    codec: str = "s2c-conv",
-    quality: float = 90.0,
+    codec: str = defaults.CODEC,
+    quality: float = defaults.QUALITY,
     local: bool = False,
     progress: Callable[[Progress], None] | None = None,
     **settings: Any,

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,17 +24,13 @@ from lichen.models.errors import CodecMismatch, CorruptBitstream, InvalidCodec, 
 from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork, code_quality, quality_code, self_test
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN, SCALES, STEPS, quantise, rounding_offset, step_masks
 from lichen.models.networks.s2cformer import S2CConv
-from lichen.models.tiling import Window, tiles
+from lichen.models.planes import Plan, cut, from_interleaved, interleaved, padded_part, round_up, to_planes
+from lichen.models.tiling import Window
 
-GRID = 64
-"""Sides are padded to multiples of this, by replication."""
 HALO = 128
 """Pixels around a tile that g_a, h_a, the scale network and g_s can see."""
 MEAN_HALO = 192
 """The same for the mean network, hyper-latent and context together."""
-TILE_LOG2 = 11
-UNTILED_PIXELS = 6 << 20
-"""Pictures with more (padded) pixels are tiled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,21 +121,19 @@ class LearnedCodec:
 
     @torch.inference_mode()
     def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
-        plan = _Plan.of(*images[0].shape[:2])
-        padded = [_pad(image, plan.height, plan.width) for image in images]
-        pixels = padded[0][None] if len(padded) == 1 else np.stack(padded)
+        plan = Plan.of(*images[0].shape[:2])
         position = self._position(codes)
         network = self.network
 
         def analyse(window: Window) -> Tensor:
-            rows, columns = window.at(1)
-            part = torch.from_numpy(pixels[:, rows, columns].copy()).to(self.placement.device)
+            pixels = np.stack([padded_part(image, window) for image in images])
+            part = torch.from_numpy(pixels).to(self.placement.device)
             with self._half():
-                y: Tensor = network.g_a(_to_planes(part).float() / 255, position)
+                y: Tensor = network.g_a(to_planes(part).float() / 255, position)
             return y.float()
 
         y = plan.assemble(analyse, 16, HALO)
-        z = plan.assemble(lambda w: network.entropy.h_a(_cut(y, w, 16)), 64, HALO)
+        z = plan.assemble(lambda w: network.entropy.h_a(cut(y, w, 16)), 64, HALO)
         step = torch.from_numpy(self.prior.steps(codes)).to(z.device, torch.float32)[:, :, None, None] / UNIT
         symbols_z = (z / step).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int16) * self._coded_z(codes)
         exact = self._exact(symbols_z, codes)
@@ -148,11 +141,11 @@ class LearnedCodec:
         symbols_y = torch.zeros_like(y, dtype=torch.int16)
         up = network.entropy.gain(position).exp()
         coded = index >= self.prior.tables.skip_index
-        offset = self._offsets[index.to(torch.int32)]
 
         def quantised(mean: Tensor, mask: Tensor, window: Window) -> Tensor:
             rows, columns = window.at(16)
-            symbols = quantise((y[:, :, rows, columns] - mean) * up, offset[:, :, rows, columns])
+            offset = self._offsets[index[:, :, rows, columns].to(torch.int32)]
+            symbols = quantise((y[:, :, rows, columns] - mean) * up, offset)
             symbols = symbols.clamp_(-SYMBOL_LIMIT, SYMBOL_LIMIT)
             symbols = torch.where(mask & coded[:, :, rows, columns], symbols, 0)
             symbols_y[:, :, rows, columns] += symbols.to(torch.int16)
@@ -160,14 +153,14 @@ class LearnedCodec:
 
         self._refine(plan, exact, position, quantised)
         return [
-            self._pack(image, plan, int(code), *(_interleaved(plane[n]) for plane in (symbols_z, symbols_y, index)))
+            self._pack(image, plan, int(code), *(interleaved(plane[n]) for plane in (symbols_z, symbols_y, index)))
             for n, (image, code) in enumerate(zip(images, codes, strict=True))
         ]
 
     def _pack(
         self,
         image: Pixels,
-        plan: _Plan,
+        plan: Plan,
         code: int,
         z: NDArray[np.int16],
         y: NDArray[np.int16],
@@ -217,17 +210,17 @@ class LearnedCodec:
         Raises ``CorruptBitstream`` or ``CodecMismatch``.
         """
         parsed = self._parse(data)
-        plan = _Plan.of(parsed.height, parsed.width)
+        plan = Plan.of(parsed.height, parsed.width)
         codes = np.array([parsed.quality], dtype=np.int64)
         z = self._decode_z(parsed, plan)
-        exact = self._exact(_from_interleaved(torch.from_numpy(z[None]).to(self.placement.device)), codes)
-        return z, self._decode_y(parsed, plan, _interleaved(self._indexes(plan, exact, codes)[0]))
+        exact = self._exact(from_interleaved(torch.from_numpy(z[None]).to(self.placement.device)), codes)
+        return z, self._decode_y(parsed, plan, interleaved(self._indexes(plan, exact, codes)[0]))
 
     def _parse(self, data: bytes) -> bitstream.Bitstream:
         parsed = bitstream.unpack(data, max_pixels=self.max_pixels)
         if parsed.codec != bytes.fromhex(self.digest)[: bitstream.CODEC_BYTES]:
             raise CodecMismatch(f"written by codec {parsed.codec.hex()}..., this is {self.digest[:8]}...")
-        plan = _Plan.of(parsed.height, parsed.width)
+        plan = Plan.of(parsed.height, parsed.width)
         if parsed.tile_log2 != plan.tile_log2 or code_quality(parsed.quality) > MAX_QUALITY:
             raise CorruptBitstream("the bitstream has another tile size or quality than this codec writes")
         return parsed
@@ -235,39 +228,39 @@ class LearnedCodec:
     @torch.inference_mode()
     def _decode(self, parsed: Sequence[bitstream.Bitstream]) -> list[Decoded]:
         first = parsed[0]
-        plan = _Plan.of(first.height, first.width)
+        plan = Plan.of(first.height, first.width)
         codes = np.array([p.quality for p in parsed], dtype=np.int64)
         position = self._position(codes)
         device, network = self.placement.device, self.network
-        z_planes = np.stack([self._decode_z(p, plan) for p in parsed])
-        symbols_z = _from_interleaved(torch.from_numpy(z_planes).to(device))
+        z_planes = _stacked([self._decode_z(p, plan) for p in parsed])
+        symbols_z = from_interleaved(torch.from_numpy(z_planes).to(device))
         exact = self._exact(symbols_z, codes)
         index = self._indexes(plan, exact, codes)
-        y_planes = np.stack([self._decode_y(p, plan, _interleaved(index[n])) for n, p in enumerate(parsed)])
-        symbols_y = _from_interleaved(torch.from_numpy(y_planes).to(device))
+        y_planes = _stacked([self._decode_y(p, plan, interleaved(index[n])) for n, p in enumerate(parsed)])
+        del index  # of a large picture, every plane counts
+        symbols_y = from_interleaved(torch.from_numpy(y_planes).to(device))
 
         def dequantise(_mean: Tensor, _mask: Tensor, window: Window) -> Tensor:
             rows, columns = window.at(16)
             return symbols_y[:, :, rows, columns].float()
 
         y = self._refine(plan, exact, position, dequantise)
-        pixels = np.empty((len(parsed), plan.height, plan.width, 3), dtype=np.uint8)
+        pixels = [np.empty((p.height, p.width, 3), dtype=np.uint8) for p in parsed]
         for window in plan.tiles():
             outer = window.grown(HALO, plan.height, plan.width)
             with self._half():
-                x = network.g_s(_cut(y, outer, 16), position).float()
-            x = _cut(x, window.inside(outer), 1)
-            part = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-            pixels[(slice(None), *window.at(1))] = part.cpu().numpy()
+                x = network.g_s(cut(y, outer, 16), position).float()
+            x = cut(x, window.inside(outer), 1)
+            parts = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            for picture, part in zip(pixels, parts, strict=True):
+                target = picture[window.at(1)]  # ends where the picture does, before the padding
+                target[:] = part[: target.shape[0], : target.shape[1]]
         return [
-            Decoded(
-                pixels=np.ascontiguousarray(pixels[n, : p.height, : p.width]),
-                symbols=symbol_digest(*_in_coding_order(plan, z_planes[n], y_planes[n])),
-            )
-            for n, p in enumerate(parsed)
+            Decoded(pixels=picture, symbols=symbol_digest(*_in_coding_order(plan, z_planes[n], y_planes[n])))
+            for n, picture in enumerate(pixels)
         ]
 
-    def _decode_z(self, parsed: bitstream.Bitstream, plan: _Plan) -> NDArray[np.int16]:
+    def _decode_z(self, parsed: bitstream.Bitstream, plan: Plan) -> NDArray[np.int16]:
         channels = self.prior.z_indexes(parsed.quality)
         plane = np.empty((plan.height // 64, plan.width // 64, len(channels)), dtype=np.int16)
         for window, section in zip(plan.tiles(), parsed.sections, strict=True):
@@ -276,7 +269,7 @@ class LearnedCodec:
             plane[at] = _narrow(rans.decode(section.z, index, self.prior.tables))
         return plane
 
-    def _decode_y(self, parsed: bitstream.Bitstream, plan: _Plan, index: NDArray[np.uint8]) -> NDArray[np.int16]:
+    def _decode_y(self, parsed: bitstream.Bitstream, plan: Plan, index: NDArray[np.uint8]) -> NDArray[np.int16]:
         plane = np.empty(index.shape, dtype=np.int16)
         for window, section in zip(plan.tiles(), parsed.sections, strict=True):
             at = window.at(16)
@@ -289,7 +282,7 @@ class LearnedCodec:
         """Indexes of pictures that run together: equal size, up to ``batch_pixels`` pixels."""
         groups: dict[tuple[int, int], list[list[int]]] = {}
         for i, (height, width) in enumerate(sizes):
-            size = (_round_up(height), _round_up(width))
+            size = (round_up(height), round_up(width))
             most = max(1, self.placement.batch_pixels // (size[0] * size[1]))
             batches = groups.setdefault(size, [[]])
             if len(batches[-1]) == most:
@@ -315,7 +308,7 @@ class LearnedCodec:
         """The dequantised hyper-latent as integers in float64, ``(N, h, w, hyper)``."""
         return self.prior.dequantise(symbols_z.permute(0, 2, 3, 1), codes)
 
-    def _indexes(self, plan: _Plan, exact: Tensor, codes: NDArray[np.int64]) -> Tensor:
+    def _indexes(self, plan: Plan, exact: Tensor, codes: NDArray[np.int64]) -> Tensor:
         """Coder table indexes ``(N, latent, H/16, W/16)`` uint8."""
 
         def scale(window: Window) -> Tensor:
@@ -325,7 +318,7 @@ class LearnedCodec:
         return plan.assemble(scale, 16, HALO)
 
     def _refine(
-        self, plan: _Plan, exact: Tensor, position: Tensor, residual: Callable[[Tensor, Tensor, Window], Tensor]
+        self, plan: Plan, exact: Tensor, position: Tensor, residual: Callable[[Tensor, Tensor, Window], Tensor]
     ) -> Tensor:
         """The decoded latent, step by step. ``residual(mean, mask, window)`` gives the integers of a step; those
         outside of its mask do not matter.
@@ -337,7 +330,7 @@ class LearnedCodec:
         down = (model.shrink(position) - gain).exp()
         z = (exact / UNIT).to(torch.float32).permute(0, 3, 1, 2)
         shape = (len(position), self.prior.latent, plan.height // 16, plan.width // 16)
-        y = torch.empty(shape, device=z.device).contiguous(memory_format=torch.channels_last)
+        y = torch.empty(shape, device=z.device, memory_format=torch.channels_last)
         cached: dict[Window, tuple[Tensor, Tensor, list[Tensor]]] = {}
         windows = list(plan.tiles())
         for step in range(STEPS):
@@ -346,7 +339,7 @@ class LearnedCodec:
                 if outer in cached:
                     first, side, masks = cached[outer]
                 else:
-                    features = model.means.hyper_features(_cut(z, outer, 64))
+                    features = model.means.hyper_features(cut(z, outer, 64))
                     first, side = model.means.first(features), model.means.features(features)
                     # In the memory format of the latents: mixing formats is slow.
                     masks = step_masks(shape[1], first.shape[2], first.shape[3], z.device)
@@ -355,12 +348,12 @@ class LearnedCodec:
                         cached[outer] = first, side, masks
                 mean = first
                 if step > 0:
-                    known = _cut(y, outer, 16)
+                    known = cut(y, outer, 16)
                     if len(windows) > 1:  # neighbours that are a step ahead must not be seen
                         known = torch.where(torch.stack(masks[:step]).any(dim=0), known, first)
                     mean = first + model.means.refine(known, side, step, position)
                 inner = window.inside(outer)
-                mean, mask = _cut(mean, inner, 16), _cut(masks[step], inner, 16)
+                mean, mask = cut(mean, inner, 16), cut(masks[step], inner, 16)
                 rows, columns = window.at(16)
                 target = y[:, :, rows, columns]
                 decoded = mean + residual(mean, mask, window) * down
@@ -369,75 +362,15 @@ class LearnedCodec:
         return y
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Padded size and tiling of a picture."""
-
-    height: int
-    width: int
-    tile_log2: int
-
-    @classmethod
-    def of(cls, height: int, width: int) -> _Plan:
-        padded = _round_up(height), _round_up(width)
-        tiled = padded[0] * padded[1] > UNTILED_PIXELS
-        return cls(*padded, TILE_LOG2 if tiled else 0)
-
-    def tiles(self) -> list[Window]:
-        return list(tiles(self.height, self.width, 1 << self.tile_log2 if self.tile_log2 else 0))
-
-    def assemble(self, function: Callable[[Window], Tensor], factor: int, halo: int) -> Tensor:
-        """A plane at 1/``factor`` from ``function`` of each tile with its halo."""
-        plane: Tensor | None = None
-        for window in self.tiles():
-            outer = window.grown(halo, self.height, self.width)
-            part = _cut(function(outer), window.inside(outer), factor)
-            if outer == Window(0, self.height, 0, self.width):
-                return part
-            if plane is None:
-                shape = (*part.shape[:2], self.height // factor, self.width // factor)
-                plane = torch.empty(shape, dtype=part.dtype, device=part.device)
-                plane = plane.contiguous(memory_format=torch.channels_last)
-            rows, columns = window.at(factor)
-            plane[:, :, rows, columns] = part
-        assert plane is not None  # a picture has at least one tile
-        return plane
-
-
-def _round_up(side: int) -> int:
-    return -(-side // GRID) * GRID
-
-
-def _pad(image: Pixels, height: int, width: int) -> Pixels:
-    if image.shape[:2] == (height, width):
-        return image
-    return np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), mode="edge")
-
-
-def _to_planes(pixels: Tensor) -> Tensor:
-    """``(N, H, W, 3)`` to ``(N, 3, H, W)`` in channels-last memory."""
-    return pixels.permute(0, 3, 1, 2)
-
-
-def _cut(plane: Tensor, window: Window, factor: int) -> Tensor:
-    rows, columns = window.at(factor)
-    return plane[:, :, rows, columns]
-
-
-def _interleaved(plane: Tensor) -> NDArray[Any]:
-    """``(C, h, w)`` on any device to a contiguous ``(h, w, C)`` array."""
-    return np.ascontiguousarray(plane.permute(1, 2, 0).cpu().numpy())
-
-
-def _from_interleaved(planes: Tensor) -> Tensor:
-    return planes.permute(0, 3, 1, 2)
-
-
 def _narrow(symbols: NDArray[np.int32]) -> NDArray[np.int16]:
     if symbols.size and max(-int(symbols.min()), int(symbols.max())) > SYMBOL_LIMIT:
         raise CorruptBitstream("a symbol is larger than any encoder writes")
     return symbols.astype(np.int16)
 
 
-def _in_coding_order(plan: _Plan, z: NDArray[np.int16], y: NDArray[np.int16]) -> list[NDArray[np.int16]]:
+def _stacked(planes: list[NDArray[np.int16]]) -> NDArray[np.int16]:
+    return planes[0][None] if len(planes) == 1 else np.stack(planes)  # no second copy of a large plane
+
+
+def _in_coding_order(plan: Plan, z: NDArray[np.int16], y: NDArray[np.int16]) -> list[NDArray[np.int16]]:
     return [part for w in plan.tiles() for part in (z[w.at(64)], y[w.at(16)])]

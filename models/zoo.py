@@ -15,6 +15,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from lichen.models import defaults
 from lichen.models.card import parse_card
 from lichen.models.codec import Codec
 from lichen.models.errors import InvalidCodec, UnknownCodec, UsageError
@@ -29,7 +30,7 @@ ENTRY_POINT_GROUP = "lichen.codecs"
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
-_LEARNED = ("s2c-conv",)
+_LEARNED = (defaults.CODEC,)
 _CLASSICAL = ("jpeg", "webp", "avif", "jxl")
 
 

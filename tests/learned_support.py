@@ -12,6 +12,7 @@ from lichen.models.networks.initialise import initialise
 from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
+KODAK = Path(__file__).parent / "data" / "kodak"
 SMALL = S2CConvConfig(luma=40, chroma=12, width=24, depth=1, hyper=16, hidden=16, features=16, context=24, anchors=4)
 
 
@@ -19,6 +20,12 @@ def photograph(index: int = 0) -> np.ndarray:
     """One of the sample photographs as ``(H, W, 3)`` uint8."""
     path = sorted(SAMPLES.glob("*.jpg"))[index]
     with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def kodak(index: int = 0) -> np.ndarray:
+    """One of the four Kodak pictures as ``(H, W, 3)`` uint8."""
+    with Image.open(sorted(KODAK.glob("*.png"))[index]) as image:
         return np.asarray(image.convert("RGB"))
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from lichen.models.codec import Pixels
 from lichen.models.integer import UNIT, code_quality, quality_code
-from lichen.models.learned import GRID, LearnedCodec
+from lichen.models.learned import LearnedCodec
 from lichen.models.networks.hyperprior import STEPS
+from lichen.models.planes import GRID
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

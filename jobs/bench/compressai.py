@@ -18,12 +18,13 @@ from typing import Any, Final, Protocol
 
 import torch
 
-from lichen.jobs.bench.mean_scale import SIZE, MeanScaleCodec, mean_scale_network, to_pixels, to_planes
+from lichen.jobs.bench.mean_scale import SIZE, MeanScaleCodec, mean_scale_network, to_pixels, to_tensor
 from lichen.jobs.evaluate import load_pictures
-from lichen.models import bitstream
+from lichen.models import bitstream, defaults
 from lichen.models.codec import Decoded, Encoded, Pixels
 from lichen.models.errors import UsageError, VerificationFailed
-from lichen.models.learned import GRID, LearnedCodec
+from lichen.models.learned import LearnedCodec
+from lichen.models.planes import GRID
 from lichen.models.zoo import load_codec
 from lichen.pipeline.lanes import Lanes
 
@@ -81,7 +82,7 @@ class CompressAIBench:
 def run(
     source: str,
     *,
-    codec: str = "s2c-conv",
+    codec: str = defaults.CODEC,
     quality: float = 40.0,
     device: str = "auto",
     precision: str = "auto",
@@ -146,7 +147,7 @@ class Theirs:
 
     @torch.inference_mode()
     def encode(self, images: Group) -> tuple[Any, list[tuple[int, int]]]:
-        coded = self.network.compress(to_planes(images, next(self.network.parameters()).device))
+        coded = self.network.compress(to_tensor(images, next(self.network.parameters()).device))
         return coded, [(image.shape[0], image.shape[1]) for image in images]
 
     @torch.inference_mode()

@@ -22,7 +22,8 @@ from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
 from lichen.models.errors import UsageError
-from lichen.models.learned import GRID
+from lichen.models.planes import GRID, padded_part, round_up, to_planes
+from lichen.models.tiling import Window
 
 SIZE: Final = (128, 192)
 """Channels inside of the networks and of the latent, as CompressAI has them for the network's qualities 1 to 4."""
@@ -49,7 +50,7 @@ def mean_scale_network(size: tuple[int, int], images: Sequence[Pixels], *, seed:
         network.entropy_bottleneck = EntropyBottleneck(size[0], init_scale=1.0)
     network.eval().requires_grad_(False)
     network.update(update_quantiles=True)
-    _make_realistic(network, to_planes(images, torch.device("cpu")))
+    _make_realistic(network, to_tensor(images, torch.device("cpu")))
     return network
 
 
@@ -97,7 +98,7 @@ class MeanScaleCodec:
     @torch.inference_mode()
     def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
         """Compress ``(H, W, 3)`` uint8 pictures of one padded size, in one batch."""
-        y = self._network.g_a(to_planes(images, self._medians.device))
+        y = self._network.g_a(to_tensor(images, self._medians.device))
         z = (self._network.h_a(y) - self._medians).round()
         indexes, means = self._gaussians(z)
         z_symbols, y_symbols = _integers(z), _integers((y - means).round())
@@ -151,13 +152,11 @@ def coder_tables(model: Any) -> CoderTables:
     )
 
 
-def to_planes(images: Sequence[Pixels], device: torch.device) -> Tensor:
+def to_tensor(images: Sequence[Pixels], device: torch.device) -> Tensor:
     """Pictures of one padded size as ``(N, 3, H, W)`` in [0, 1], padded to the grid by replication."""
-    padded = []
-    for image in images:
-        below, right = (-side % GRID for side in image.shape[:2])
-        padded.append(np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else image)
-    return torch.from_numpy(np.stack(padded)).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+    whole = Window(0, round_up(images[0].shape[0]), 0, round_up(images[0].shape[1]))
+    pixels = torch.from_numpy(np.stack([padded_part(image, whole) for image in images])).to(device)
+    return to_planes(pixels).contiguous().float() / 255
 
 
 def to_pixels(x: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Pixels]:

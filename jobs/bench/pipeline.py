@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lichen.jobs.bench.bare import BareSpeed, measure
+from lichen.models import defaults
 from lichen.models.errors import ArchiveError, UsageError
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.engine.config import JobConfig
@@ -46,8 +47,8 @@ class PipelineBench:
 def run(
     source: str,
     *,
-    codec: str = "s2c-conv",
-    quality: float = 90.0,
+    codec: str = defaults.CODEC,
+    quality: float = defaults.QUALITY,
     executor: str = "local",
     device: str = "auto",
     precision: str = "auto",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lichen.jobs.evaluate import load_pictures
 from lichen.jobs.training.run import best_network
+from lichen.models import defaults
 from lichen.models.checkpoint import load_full, network_from_files
 from lichen.models.learned import place
 from lichen.models.networks.hyperprior import logistic_bits, symbol_scale
@@ -48,7 +49,7 @@ class RateBench:
 
 
 def run(
-    source: str, *, codec: str = "s2c-conv", weights: Path | None = None, qualities: tuple[float, ...]
+    source: str, *, codec: str = defaults.CODEC, weights: Path | None = None, qualities: tuple[float, ...]
 ) -> RateBench:
     """Encode the pictures of a folder at every quality and count. Raises ``UsageError``."""
     pictures = list(load_pictures(source).values())

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from lichen.models import defaults
 from lichen.models.errors import VerificationFailed
 
 
@@ -45,7 +46,7 @@ def entropy(
 
 def compressai(
     source: Annotated[str, typer.Argument(help="A local folder of pictures.")],
-    codec: Annotated[str, typer.Option(help="A learned codec.")] = "s2c-conv",
+    codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
     quality: Annotated[float, typer.Option("--quality", "-q", help="Of that codec.")] = 40.0,
     device: Annotated[str, typer.Option()] = "auto",
     precision: Annotated[str, typer.Option(help="Of that codec; the other network runs in float32.")] = "auto",
@@ -85,8 +86,8 @@ def compressai(
 
 def pipeline(
     source: Annotated[str, typer.Argument(help="A local folder of pictures.")],
-    codec: Annotated[str, typer.Option(help="A learned codec.")] = "s2c-conv",
-    quality: Annotated[float, typer.Option("--quality", "-q")] = 90.0,
+    codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
+    quality: Annotated[float, typer.Option("--quality", "-q")] = defaults.QUALITY,
     executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
     device: Annotated[str, typer.Option()] = "auto",
     precision: Annotated[str, typer.Option()] = "auto",
@@ -126,7 +127,7 @@ def pipeline(
 
 def rate(
     source: Annotated[str, typer.Argument(help="A local folder of pictures.")],
-    codec: Annotated[str, typer.Option(help="A learned codec.")] = "s2c-conv",
+    codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
     weights: Annotated[
         Path | None, typer.Option(help="The best.pt of its training run; by default the codec's own weights.")
     ] = None,
@@ -176,7 +177,7 @@ def ablation(
 
 def portability(
     pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
-    codec: Annotated[str, typer.Option(help="A learned codec.")] = "s2c-conv",
+    codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
     quality: Annotated[float, typer.Option("--quality", "-q")] = 50.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

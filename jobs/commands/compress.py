@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lichen.jobs import options
+from lichen.models import defaults
 from lichen.models.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ def compress(
             "Any fsspec URLs.",
         ),
     ],
-    codec: Annotated[str, typer.Option(help="`lichen models` lists them; or the .json of a trained one.")] = "s2c-conv",
-    quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="1 to 100.")] = 90.0,
+    codec: Annotated[
+        str, typer.Option(help="`lichen models` lists them; or the .json of a trained one.")
+    ] = defaults.CODEC,
+    quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="1 to 100.")] = defaults.QUALITY,
     psnr_floor: Annotated[float, typer.Option(help="dB that a picture must reach, or it is stored.")] = 30.0,
     block_psnr_floor: Annotated[float, typer.Option(help="dB that its worst 64x64 block must reach.")] = 24.0,
     ms_ssim: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lichen.models import defaults
 from lichen.models.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     images: Annotated[Path, typer.Argument(help="A folder of pictures (the Kodak set, say), or one picture.")],
-    codec: Annotated[str, typer.Option(help="The codec to evaluate (`lichen models`).")] = "s2c-conv",
+    codec: Annotated[str, typer.Option(help="The codec to evaluate (`lichen models`).")] = defaults.CODEC,
     quality: Annotated[
         str | None,
         typer.Option(help="Qualities 1 to 100, separated by commas; by default 10 to 90 in eight steps."),

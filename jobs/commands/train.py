@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from lichen.jobs import options
+from lichen.models import defaults
 from lichen.models.errors import UsageError
 
 
@@ -23,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def train(
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; one with a checkpoint goes on from it.")],
-    name: Annotated[str, typer.Option(help="Of the codec, and of its two files in the folder.")] = "s2c-conv",
+    name: Annotated[str, typer.Option(help="Of the codec, and of its two files in the folder.")] = defaults.CODEC,
     minutes: Annotated[float | None, typer.Option(min=0, help="Budget in minutes of training.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Budget in steps; the budget used up first counts.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 16,

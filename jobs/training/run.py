@@ -15,6 +15,7 @@ from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, truncate_log
 from lichen.jobs.training.data import PictureCache, open_cache
 from lichen.jobs.training.loop import Progress, Trainer
+from lichen.models import defaults
 from lichen.models.checkpoint import export_codec, load_full, network_from_files
 from lichen.models.errors import TrainingError, UsageError
 from lichen.models.learned import place
@@ -52,7 +53,7 @@ def train(
     config: TrainConfig,
     *,
     model: S2CConvConfig | None = None,
-    name: str = "s2c-conv",
+    name: str = defaults.CODEC,
     device: str = "auto",
     precision: str = "auto",
     cache: str | Path | None = None,

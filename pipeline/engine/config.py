@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from lichen.models import defaults
 from lichen.models.errors import UsageError
 from lichen.pipeline.archive.commit import ShardCommit
 from lichen.pipeline.archive.manifest import Json
@@ -32,8 +33,8 @@ class JobConfig:
     """Folders, bucket prefixes, tar files, manifests or single files."""
     archive: str
     """Local path or any fsspec URL."""
-    codec: str = "s2c-conv"
-    quality: float = 90.0
+    codec: str = defaults.CODEC
+    quality: float = defaults.QUALITY
     psnr_floor: float = 30.0
     """dB over the whole picture; see ``quality.Floors``."""
     block_psnr_floor: float = 24.0

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from lichen.jobs.bench import compressai as bench
 from lichen.jobs.bench import mean_scale
-from lichen.jobs.bench.mean_scale import MeanScaleCodec, mean_scale_network, to_planes
+from lichen.jobs.bench.mean_scale import MeanScaleCodec, mean_scale_network, to_tensor
 from lichen.jobs.cli import build_app
 from lichen.models import bitstream
 from lichen.models.codec import Pixels, symbol_digest
@@ -42,7 +42,7 @@ def network(pictures: list[Pixels]) -> Any:
 
 
 def test_rates_are_realistic(network: Any, pictures: list[Pixels]) -> None:
-    x = to_planes(pictures, torch.device("cpu"))
+    x = to_tensor(pictures, torch.device("cpu"))
     with torch.inference_mode():
         likelihoods = network(x)["likelihoods"]
     y, z = (-likelihoods[name].log2().mean(dim=(0, 2, 3)) for name in ("y", "z"))
@@ -55,7 +55,7 @@ def test_symbols_and_rate_are_compressai_s_own(network: Any, pictures: list[Pixe
     codec = MeanScaleCodec(network)
     encoded = codec.encode(pictures)
     with torch.inference_mode():
-        strings, shape = network.compress(to_planes(pictures, torch.device("cpu"))).values()
+        strings, shape = network.compress(to_tensor(pictures, torch.device("cpu"))).values()
         z = network.entropy_bottleneck.decompress(strings[1], shape)
         scales, _ = network.h_s(z).chunk(2, 1)
         indexes = network.gaussian_conditional.build_indexes(scales)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from learned_support import new_network, photograph
+from learned_support import kodak, new_network, photograph
 
-from lichen.models import learned
+from lichen.models import planes
 from lichen.models.bitstream import pack, unpack
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.codec import Codec
 from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
 from lichen.models.learned import LearnedCodec, place
+from lichen.models.zoo import load_codec
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9)))
+
+
+def squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.mean((a.astype(float) - b) ** 2, axis=2)
 
 
 def test_is_a_codec(codec: LearnedCodec) -> None:
@@ -64,8 +69,8 @@ def test_tiles_have_no_seams_and_cost_no_rate(codec: LearnedCodec, monkeypatch: 
     image = np.tile(photograph()[:512, :512], (2, 2, 1))[:700, :900]
     (whole,) = codec.encode([image], 60)
     untiled = codec.decode([whole.bitstream])[0].pixels
-    monkeypatch.setattr(learned, "UNTILED_PIXELS", 1 << 16)
-    monkeypatch.setattr(learned, "TILE_LOG2", 8)
+    monkeypatch.setattr(planes, "UNTILED_PIXELS", 1 << 16)
+    monkeypatch.setattr(planes, "TILE_LOG2", 8)
     (encoded,) = codec.encode([image], 60)
     assert unpack(encoded.bitstream).tile_log2 == 8
     (decoded,) = codec.decode([encoded.bitstream])
@@ -74,6 +79,25 @@ def test_tiles_have_no_seams_and_cost_no_rate(codec: LearnedCodec, monkeypatch: 
     assert np.mean(np.abs(decoded.pixels.astype(int) - untiled.astype(int)) > 1) < 1e-4
     overhead = 12 * (3 * 4 + 16)  # lengths and coder states of twelve tiles
     assert len(encoded.bitstream) < len(whole.bitstream) * 1.005 + overhead
+
+
+def test_no_seam_shows_with_the_shipped_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = load_codec("s2c-conv")
+    image = np.concatenate([kodak(0), kodak(3)], axis=1)  # 512 x 1536
+    (whole,) = shipped.encode([image], 50)
+    untiled = squared_error(shipped.decode([whole.bitstream])[0].pixels, image)
+    monkeypatch.setattr(planes, "UNTILED_PIXELS", 1 << 16)
+    monkeypatch.setattr(planes, "TILE_LOG2", 9)
+    (encoded,) = shipped.encode([image], 50)
+    assert unpack(encoded.bitstream).tile_log2 == 9
+    tiled = squared_error(shipped.decode([encoded.bitstream])[0].pixels, image)
+    band = np.zeros(image.shape[1], dtype=bool)
+    for border in (512, 1024):
+        band[border - 8 : border + 8] = True
+    # relative to the untiled picture, since what the picture shows there differs from what it shows elsewhere
+    at_borders, elsewhere = (tiled[:, where].mean() / untiled[:, where].mean() for where in (band, ~band))
+    assert at_borders / elsewhere == pytest.approx(1, abs=0.02)
+    assert len(encoded.bitstream) < len(whole.bitstream) * 1.005
 
 
 def test_another_codecs_bitstream_is_told_apart(codec: LearnedCodec) -> None:
