@@ -22,14 +22,16 @@ import torch
 from numpy.typing import NDArray
 
 from lichen.models.card import parse_card
-from lichen.models.errors import InvalidCodec
+from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.export import integer_prior, restore_floats
 from lichen.models.integer import IntegerPrior, self_test
 from lichen.models.learned import LearnedCodec, Placement
-from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+from lichen.models.networks.network import CodecNetwork, NetworkConfig
+from lichen.models.networks.trunks import parse
 
 FORMAT = 1
-FAMILY = "s2c-conv"
+FAMILY = "decoupled"
+"""Networks of ``NetworkConfig`` with the decoupled entropy model."""
 MAX_BYTES = 64 << 20
 """Largest safetensors file that is looked at."""
 _ENCODER = ("g_a.", "entropy.h_a.")
@@ -44,7 +46,7 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 Arrays = dict[str, NDArray[Any]]
 
 
-def export_codec(network: S2CConv, name: str, notes: Mapping[str, Any]) -> dict[str, bytes]:
+def export_codec(network: CodecNetwork, name: str, notes: Mapping[str, Any]) -> dict[str, bytes]:
     """Freeze a trained network into codec files, ``{"json": ..., "safetensors": ...}``, both halves in float16.
 
     ``notes`` (training, evaluation, credits) are kept in the JSON beside what decoding needs.
@@ -100,7 +102,7 @@ def read_arrays(data: bytes) -> Arrays:
         raise InvalidCodec(f"the weights file is malformed: {error}") from error
 
 
-def network_from_files(files: Mapping[str, bytes]) -> S2CConv:
+def network_from_files(files: Mapping[str, bytes]) -> CodecNetwork:
     """A trainable network from full codec files, to go on training with a fresh optimiser.
 
     The scale network and the tables over quality come back from their integers.
@@ -136,7 +138,7 @@ def _build(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None, p
     )
 
 
-def _arguments(config: Mapping[str, Any]) -> S2CConvConfig:
+def _arguments(config: Mapping[str, Any]) -> NetworkConfig:
     if set(config) != {"family", "format", "name", "arguments", "self_test"}:
         raise InvalidCodec("the codec JSON does not have the fields of this format")
     if config["family"] != FAMILY or config["format"] != FORMAT:
@@ -149,7 +151,7 @@ def _arguments(config: Mapping[str, Any]) -> S2CConvConfig:
     if any(c not in "0123456789abcdef" for c in test):
         raise InvalidCodec("the self-test of the codec JSON is not hexadecimal")
     given = config["arguments"]
-    names = {f.name for f in fields(S2CConvConfig)}
+    names = {f.name for f in fields(NetworkConfig)}
     if not isinstance(given, dict) or set(given) != names:
         raise InvalidCodec("the codec JSON does not have the constructor arguments of this architecture")
     values: dict[str, Any] = {}
@@ -159,12 +161,16 @@ def _arguments(config: Mapping[str, Any]) -> S2CConvConfig:
         if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
             raise InvalidCodec(f"constructor argument {key} is not between {low} and {high}")
         values[key] = value
-    return S2CConvConfig(**values)
+    try:
+        parse(given["blocks"])
+    except (UsageError, AttributeError) as error:
+        raise InvalidCodec(f"the blocks of the codec are not known here: {error}") from error
+    return NetworkConfig(blocks=given["blocks"], **values)
 
 
-def _network(config: S2CConvConfig, decoder: Arrays, encoder: Arrays | None) -> S2CConv:
+def _network(config: NetworkConfig, decoder: Arrays, encoder: Arrays | None) -> CodecNetwork:
     with torch.device("meta"):  # nothing is allocated until names and shapes have been compared
-        network = S2CConv(config)
+        network = CodecNetwork(config)
     given = {n: a for n, a in decoder.items() if not n.startswith(_INTEGER)} | (encoder or {})
     prefixes = _DECODER + (_ENCODER if encoder is not None else ())
     wanted = {n: t for n, t in network.state_dict().items() if n.startswith(prefixes)}

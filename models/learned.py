@@ -23,12 +23,12 @@ from lichen.models.entropy import rans
 from lichen.models.errors import CodecMismatch, CorruptBitstream, InvalidCodec, UsageError
 from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork, code_quality, quality_code, self_test
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN, SCALES, STEPS, quantise, rounding_offset, step_masks
-from lichen.models.networks.s2cformer import S2CConv
+from lichen.models.networks.network import CodecNetwork
 from lichen.models.planes import Plan, cut, from_interleaved, interleaved, padded_part, round_up, to_planes
 from lichen.models.tiling import Window
 
 HALO = 128
-"""Pixels around a tile that g_a, h_a, the scale network and g_s can see."""
+"""Pixels around a tile that h_a and the scale network can see; that of g_a and g_s depends on their blocks."""
 MEAN_HALO = 192
 """The same for the mean network, hyper-latent and context together."""
 
@@ -74,7 +74,7 @@ class LearnedCodec:
         *,
         name: str,
         digest: str,
-        network: S2CConv,
+        network: CodecNetwork,
         prior: IntegerPrior,
         expected: bytes,
         files: Mapping[str, bytes],
@@ -132,7 +132,7 @@ class LearnedCodec:
                 y: Tensor = network.g_a(to_planes(part).float() / 255, position)
             return y.float()
 
-        y = plan.assemble(analyse, 16, HALO)
+        y = plan.assemble(analyse, 16, network.config.halo)
         z = plan.assemble(lambda w: network.entropy.h_a(cut(y, w, 16)), 64, HALO)
         step = torch.from_numpy(self.prior.steps(codes)).to(z.device, torch.float32)[:, :, None, None] / UNIT
         symbols_z = (z / step).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int16) * self._coded_z(codes)
@@ -247,7 +247,7 @@ class LearnedCodec:
         y = self._refine(plan, exact, position, dequantise)
         pixels = [np.empty((p.height, p.width, 3), dtype=np.uint8) for p in parsed]
         for window in plan.tiles():
-            outer = window.grown(HALO, plan.height, plan.width)
+            outer = window.grown(network.config.halo, plan.height, plan.width)
             with self._half():
                 x = network.g_s(cut(y, outer, 16), position).float()
             x = cut(x, window.inside(outer), 1)

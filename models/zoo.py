@@ -82,7 +82,7 @@ def _shipped() -> dict[str, CodecFactory]:
 
 
 def _families() -> dict[str, FileLoader]:
-    return {"classical": _classical_from_files, "s2c-conv": _learned_from_files}
+    return {"classical": _classical_from_files, "decoupled": _learned_from_files}
 
 
 def check_placement(device: str, precision: str) -> None:

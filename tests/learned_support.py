@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from lichen.models.networks.initialise import initialise
-from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+from lichen.models.networks.network import CodecNetwork, NetworkConfig
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 KODAK = Path(__file__).parent / "data" / "kodak"
-SMALL = S2CConvConfig(luma=40, chroma=12, width=24, depth=1, hyper=16, hidden=16, features=16, context=24, anchors=4)
+SMALL = NetworkConfig(luma=40, chroma=12, width=24, depth=1, hyper=16, hidden=16, features=16, context=24, anchors=4)
 
 
 def photograph(index: int = 0) -> np.ndarray:
@@ -29,9 +29,9 @@ def kodak(index: int = 0) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def new_network(config: S2CConvConfig = SMALL, seed: int = 3) -> S2CConv:
+def new_network(config: NetworkConfig = SMALL, seed: int = 3) -> CodecNetwork:
     torch.manual_seed(seed)
-    network = S2CConv(config)
+    network = CodecNetwork(config)
     picture = photograph()
     crops = [picture[y : y + 128, x : x + 128] for y in range(0, 256, 64) for x in range(0, 256, 64)]
     patches = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255

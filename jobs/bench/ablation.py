@@ -21,7 +21,7 @@ from lichen.jobs.training.loop import Trainer
 from lichen.models.errors import UsageError
 from lichen.models.networks.blocks import ConvBlock, shuffle
 from lichen.models.networks.initialise import QUIET, initialise
-from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.networks.transforms import PATCH, separable_basis
 
 SPEED_SIZE = (512, 768)
@@ -33,7 +33,7 @@ class Variant:
 
     name: str
     note: str
-    prepare: Callable[[S2CConv, Tensor], None] = initialise
+    prepare: Callable[[CodecNetwork, Tensor], None] = initialise
     adam: bool = False
 
 
@@ -62,7 +62,7 @@ class Ablation:
 class SteppingNetwork(nn.Module):
     """``PixelNetwork`` that goes through 1/2 and 1/4 by strided 3x3 convolutions instead of straight to 1/8."""
 
-    def __init__(self, config: S2CConvConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         width = config.width
         half, quarter = width // 6, width // 3
@@ -93,11 +93,11 @@ def walsh(size: int) -> Tensor:
     return matrix[changes.argsort()] / math.sqrt(size)
 
 
-def _wavelet(network: S2CConv, patches: Tensor) -> None:
+def _wavelet(network: CodecNetwork, patches: Tensor) -> None:
     initialise(network, patches, separable_basis(walsh(PATCH), network.config.luma, network.config.chroma))
 
 
-def _stepping(network: S2CConv, patches: Tensor) -> None:
+def _stepping(network: CodecNetwork, patches: Tensor) -> None:
     initialise(network, patches)
     for transform in (network.g_a, network.g_s):
         stepping = SteppingNetwork(network.config)
@@ -107,7 +107,7 @@ def _stepping(network: S2CConv, patches: Tensor) -> None:
         transform.network = stepping  # type: ignore[assignment]
 
 
-def _linear_only(network: S2CConv, patches: Tensor) -> None:
+def _linear_only(network: CodecNetwork, patches: Tensor) -> None:
     initialise(network, patches)
     for transform in (network.g_a, network.g_s):
         transform.network.requires_grad_(False)
@@ -130,7 +130,7 @@ def run(
     batch: int = 8,
     names: Sequence[str] | None = None,
     cache: str | Path | None = None,
-    model: S2CConvConfig | None = None,
+    model: NetworkConfig | None = None,
     held: int = 24,
     report: Callable[[str], None] | None = None,
 ) -> Ablation:
@@ -150,12 +150,12 @@ def run(
                 continue
             if report is not None:
                 report(variant.name)
-            cases.append(_case(variant, config, pictures, Path(scratch) / variant.name, model or S2CConvConfig()))
+            cases.append(_case(variant, config, pictures, Path(scratch) / variant.name, model or NetworkConfig()))
     return Ablation(steps=steps, batch=batch, cases=tuple(cases))
 
 
 def _case(
-    variant: Variant, config: TrainConfig, pictures: PictureCache, folder: Path, model: S2CConvConfig
+    variant: Variant, config: TrainConfig, pictures: PictureCache, folder: Path, model: NetworkConfig
 ) -> AblationCase:
     trainer = Trainer(model, config, pictures, folder, prepare=variant.prepare)
     if variant.adam:
@@ -174,7 +174,7 @@ def _case(
 
 
 @torch.inference_mode()
-def _speed(network: S2CConv, repeats: int = 3) -> float:
+def _speed(network: CodecNetwork, repeats: int = 3) -> float:
     x = torch.rand(1, 3, *SPEED_SIZE).contiguous(memory_format=torch.channels_last)
     position = torch.tensor([3.0])
     best = float("inf")

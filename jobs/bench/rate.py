@@ -21,7 +21,7 @@ from lichen.models import defaults
 from lichen.models.checkpoint import load_full, network_from_files
 from lichen.models.learned import place
 from lichen.models.networks.hyperprior import logistic_bits, symbol_scale
-from lichen.models.networks.s2cformer import S2CConv
+from lichen.models.networks.network import CodecNetwork
 from lichen.models.zoo import full_files
 
 
@@ -82,7 +82,9 @@ def run(
 
 
 @torch.inference_mode()
-def ideal_bits(network: S2CConv, z: NDArray[np.int16], y: NDArray[np.int16], quality: float) -> tuple[float, float]:
+def ideal_bits(
+    network: CodecNetwork, z: NDArray[np.int16], y: NDArray[np.int16], quality: float
+) -> tuple[float, float]:
     """Information in bits of hyper-latent symbols ``(h, w, hyper)`` and latent symbols ``(4h, 4w, latent)``."""
     model = network.entropy
     position = network.position(torch.tensor([quality]))

@@ -24,7 +24,12 @@ def register(app: typer.Typer) -> None:
 def train(
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; one with a checkpoint goes on from it.")],
-    name: Annotated[str, typer.Option(help="Of the codec, and of its two files in the folder.")] = defaults.CODEC,
+    blocks: Annotated[
+        str | None, typer.Option(help="Architecture (`lichen models --architectures`), with its switches.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the codec, and of its two files in the folder. Default: the blocks'.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Budget in minutes of training.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Budget in steps; the budget used up first counts.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 16,
@@ -55,6 +60,8 @@ def train(
     for side in (crop, large_crop):
         if side % 64:
             raise UsageError(f"the side of a crop is a multiple of 64, not {side}")
+    if blocks is not None and from_codec is not None:
+        raise UsageError("the blocks are those of the codec to begin with; do not give both")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder")
     for source in sources:
@@ -71,6 +78,7 @@ def train(
     from lichen.jobs.training.config import TrainConfig
     from lichen.jobs.training.loop import Progress
     from lichen.jobs.training.run import train as run
+    from lichen.models.networks.network import NetworkConfig
 
     config = TrainConfig(
         steps=steps,
@@ -105,7 +113,8 @@ def train(
             list(sources),
             out,
             config,
-            name=name,
+            model=None if blocks is None else NetworkConfig.of(blocks),
+            name=name or (blocks or defaults.CODEC).replace(":", "-").replace(",", "-"),
             device=device,
             precision=precision,
             cache=cache,

@@ -25,7 +25,7 @@ from lichen.jobs.training.soap import Soap
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.errors import TrainingError
 from lichen.models.networks.initialise import conditioning, initialise
-from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+from lichen.models.networks.network import CodecNetwork, NetworkConfig
 
 VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
 VALIDATION_SIDE = 256
@@ -53,14 +53,14 @@ class Trainer:
 
     def __init__(
         self,
-        model: S2CConvConfig,
+        model: NetworkConfig,
         config: TrainConfig,
         cache: PictureCache,
         folder: Path,
         *,
         device: str = "cpu",
         autocast: bool = False,
-        prepare: Callable[[S2CConv, Tensor], None] = initialise,
+        prepare: Callable[[CodecNetwork, Tensor], None] = initialise,
     ) -> None:
         torch.manual_seed(config.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Trainer:
         training, validation = split(cache, config.validation)
         self.sampler = CropSampler(cache, training, config.seed)
         self.held = _centre_crops(cache, validation)
-        self.network = S2CConv(model)
+        self.network = CodecNetwork(model)
         patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
         prepare(self.network, patches)
         factors = conditioning(self.network, patches)
@@ -122,7 +122,7 @@ class Trainer:
     def resume(self) -> None:
         """Go on from ``checkpoint``. Raises ``TrainingError`` if it belongs to another architecture."""
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if S2CConvConfig(**state["model"]) != self.network.config:
+        if NetworkConfig(**state["model"]) != self.network.config:
             raise TrainingError(f"{self.checkpoint} was trained with another architecture; choose another folder")
         if state["optimiser"]["param_groups"][0].keys() != self.optimiser.param_groups[0].keys():
             raise TrainingError(f"{self.checkpoint} was trained with another optimiser; export it and start from it")

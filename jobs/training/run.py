@@ -19,7 +19,7 @@ from lichen.models import defaults
 from lichen.models.checkpoint import export_codec, load_full, network_from_files
 from lichen.models.errors import TrainingError, UsageError
 from lichen.models.learned import place
-from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.zoo import check_placement, full_files
 
 Report = Callable[[Progress, Mapping[str, float] | None], None]
@@ -52,7 +52,7 @@ def train(
     folder: str | Path,
     config: TrainConfig,
     *,
-    model: S2CConvConfig | None = None,
+    model: NetworkConfig | None = None,
     name: str = defaults.CODEC,
     device: str = "auto",
     precision: str = "auto",
@@ -84,7 +84,7 @@ def train(
     folder = Path(folder)
     pictures = open_cache([Path(source) for source in sources], folder / "cache" if cache is None else Path(cache))
     network = None if start is None else network_from_files(full_files(start))
-    architecture = model or S2CConvConfig() if network is None else network.config
+    architecture = model or NetworkConfig() if network is None else network.config
     trainer = Trainer(
         architecture, config, pictures, folder, device=str(placement.device), autocast=placement.half is not None
     )
@@ -137,17 +137,17 @@ class _StoppedError(Exception):
     """Leaves the loop between two steps."""
 
 
-def _adopt(trainer: Trainer, network: S2CConv) -> None:
+def _adopt(trainer: Trainer, network: CodecNetwork) -> None:
     """Begin with given weights instead of those that the trainer made."""
     trainer.network.load_state_dict(network.state_dict())
     trainer.average = {name: value.detach().clone() for name, value in trainer.network.state_dict().items()}
 
 
-def best_network(path: Path, device: torch.device | str = "cpu") -> S2CConv:
+def best_network(path: Path, device: torch.device | str = "cpu") -> CodecNetwork:
     """The averaged weights of the ``best.pt`` of a run. Raises ``UsageError`` if the file holds none."""
     try:
         best = torch.load(path, map_location=device, weights_only=True)
-        network = S2CConv(S2CConvConfig(**best["model"]))
+        network = CodecNetwork(NetworkConfig(**best["model"]))
         network.load_state_dict(best["average"])
     except (OSError, KeyError, TypeError, RuntimeError) as error:
         raise UsageError(f"{path} holds no weights of this architecture: {error}") from error

@@ -19,9 +19,13 @@ FIRST_BASES = frozenset((1, 4, 10, 20, 40))
 ALL_GRADIENTS = 20
 """Steps at the start whose gradients all count for the second moments."""
 
+SMALLEST = 16
+"""Sides of a dense layer that has a basis are longer than this."""
+
 
 class Soap(torch.optim.Optimizer):
-    """Weights of convolutions are matrices ``(outputs, inputs * kernel)``; all other parameters have plain Adam.
+    """Weights of convolutions are matrices ``(outputs, inputs * kernel)``, those of dense layers ``(outputs, inputs)``;
+    all other parameters, and small ones, have plain Adam.
 
     ``gram`` is the decay of the second-moment matrices, which take every ``gram_every``-th gradient; a basis is
     found anew every ``basis_every`` steps. Sides longer than ``limit`` have no basis. The first step only
@@ -57,7 +61,7 @@ class Soap(torch.optim.Optimizer):
 
     def _update(self, parameter: Tensor, group: dict[str, Any], place: int) -> None:
         state = self.state[parameter]
-        matrix = _as_matrix(parameter.grad) if parameter.ndim == 4 else None
+        matrix = _as_matrix(parameter.grad) if parameter.ndim == 4 or _is_dense(parameter) else None
         if matrix is not None and not 1 < len(matrix) <= group["limit"]:
             matrix = None
         gradient = parameter.grad if matrix is None else matrix
@@ -100,6 +104,11 @@ def _turn(state: dict[str, Any]) -> None:
     state["basis"] = basis
     state["mean"] = turn @ state["mean"]
     state["square"] = turn.square() @ state["square"]
+
+
+def _is_dense(parameter: Tensor) -> bool:
+    """Tables over quality have two dimensions as well, but few rows."""
+    return parameter.ndim == 2 and min(parameter.shape) > SMALLEST
 
 
 def _as_matrix(x: Tensor | None) -> Tensor:

@@ -35,13 +35,14 @@ def shuffle(x: Tensor, factor: int) -> Tensor:
 class LayerNorm2d(nn.Module):
     """Layer normalisation over channels, for each position alone."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, 1e-6)
+        y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, self.eps)
         return y.permute(0, 3, 1, 2)
 
 
@@ -84,6 +85,10 @@ class ConvBlock(nn.Module):
         self.mixer = SeparableMixer(channels)
         self.norm = LayerNorm2d(channels)
         self.ffn = GatedFeedForward(channels, expansion)
+
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """The layers whose outputs are added to what passes by: a quiet start scales their weights down."""
+        return self.mixer.project, self.ffn.project
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mixer(x)

@@ -8,14 +8,15 @@ deviations by least squares. Training then has something to improve.
 from __future__ import annotations
 
 import math
+from types import MethodType
 
 import torch
 from torch import Tensor, nn
 
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.networks.blocks import ConvBlock, unshuffle
+from lichen.models.networks.blocks import unshuffle
 from lichen.models.networks.hyperprior import EntropyModel
-from lichen.models.networks.s2cformer import S2CConv
+from lichen.models.networks.network import CodecNetwork
 from lichen.models.networks.transforms import PATCH, dct_basis, dct_order
 
 STEP = math.sqrt(18 / math.log(2))
@@ -37,7 +38,7 @@ FAINT = 0.2
 
 
 @torch.no_grad()
-def initialise(network: S2CConv, patches: Tensor, basis: Tensor | None = None) -> None:
+def initialise(network: CodecNetwork, patches: Tensor, basis: Tensor | None = None) -> None:
     """Set the starting values from ``patches``, ``(N, 3, H, W)`` in [0, 1] with sides that are multiples of 64.
 
     ``basis`` is that of the linear transform, ``(latent, 768)`` with orthonormal rows in the order of ``dct_basis``,
@@ -48,9 +49,9 @@ def initialise(network: S2CConv, patches: Tensor, basis: Tensor | None = None) -
     """
     config = network.config
     for module in network.modules():
-        if isinstance(module, ConvBlock):
-            module.mixer.project.weight.mul_(FAINT)
-            module.ffn.project.weight.mul_(FAINT)
+        if isinstance(last_layers := getattr(module, "last_layers", None), MethodType):
+            for layer in last_layers():
+                layer.weight.mul_(FAINT)
     if basis is None:
         basis = dct_basis(config.luma, config.chroma)
     network.g_a.linear.weight.copy_(basis[:, :, None, None])
@@ -74,7 +75,7 @@ def initialise(network: S2CConv, patches: Tensor, basis: Tensor | None = None) -
 
 
 @torch.no_grad()
-def conditioning(network: S2CConv, patches: Tensor) -> dict[str, Tensor]:
+def conditioning(network: CodecNetwork, patches: Tensor) -> dict[str, Tensor]:
     """Factors on the learning rates of single weights, by parameter name, broadcast against the parameter.
 
     Adam moves every weight by about the learning rate, whatever its size. With these factors it moves what reads
@@ -91,7 +92,7 @@ def conditioning(network: S2CConv, patches: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def latent_sizes(network: S2CConv, patches: Tensor) -> Tensor:
+def latent_sizes(network: CodecNetwork, patches: Tensor) -> Tensor:
     """Standard deviation of each latent of the linear path, ``(latent,)``."""
     latents: Tensor = network.g_a.linear(unshuffle(patches - 0.5, PATCH))
     return latents.std(dim=(0, 2, 3)).clamp(min=1e-3)

@@ -1,67 +1,101 @@
-"""S2C-Conv: S2CFormer with the separable-convolution operator (Chen et al., arXiv 2502.00700, 2025).
+"""S2CFormer: spatial interaction, then channel aggregation (Chen et al., arXiv 2502.00700, 2025).
 
-The blocks are the paper's family (separable-convolution mixer, gated feed-forward channel aggregation). Ours
-are the sizes, the linear DCT path beside the networks, the straight step to 1/8 by space to depth
-(as in DCVC-RT), the decoupled entropy model and the continuous quality.
+The paper takes a transformer block apart into a spatial operator and a feed-forward that aggregates channels, and finds
+the second to matter more. The operator is a switch here: none (S2C-Identity), a separable convolution (S2C-Conv),
+window attention (S2C-Attention), or convolutions first and attention after (S2C-Hybrid); so is the feed-forward.
+
+From the paper are the idea and the operators. No code of it could be had: the shapes of the blocks are those of the
+same authors' CMIC and GLIC, which came after. Ours is where they run: at 1/8 between space to depth and depth to
+space (``transforms``), not at 1/2, 1/4 and 1/8.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.networks.hyperprior import EntropyModel
-from lichen.models.networks.transforms import Analysis, Synthesis
+from lichen.models.networks.attention import Dense, WindowAttention
+from lichen.models.networks.blocks import GatedFeedForward, LayerNorm2d, SeparableMixer
+
+WINDOW = 8
+HEAD_CHANNELS = 16
+SPATIAL = ("identity", "conv", "attention")
+FEED_FORWARD = ("mlp", "gated", "gated-conv")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class S2CConvConfig:
-    """Constructor arguments of ``S2CConv``. ``luma + 2 * chroma`` is the number of latent channels."""
+class GatedConvFeedForward(nn.Module):
+    """As ``GatedFeedForward``, with a depth-wise 3x3 before the gate: a glance at the neighbours."""
 
-    luma: int = 208
-    chroma: int = 56
-    width: int = 144
-    depth: int = 4
-    expansion: int = 2
-    hyper: int = 128
-    hidden: int = 128
-    features: int = 128
-    context: int = 192
-    anchors: int = 8
-    lambda_min: float = 0.0018
-    lambda_max: float = 0.15
+    def __init__(self, channels: int, expansion: int) -> None:
+        super().__init__()
+        inner = expansion * channels
+        self.gate = nn.Conv2d(channels, inner, 1, bias=False)
+        self.value = nn.Conv2d(channels, inner, 1, bias=False)
+        self.gate_around = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False)
+        self.value_around = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False)
+        self.project = nn.Conv2d(inner, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(F.gelu(self.gate_around(self.gate(x))) * self.value_around(self.value(x)))
+        return y
+
+
+class FeedForward(nn.Module):
+    """The usual transformer's: two dense layers with a GELU between."""
+
+    def __init__(self, channels: int, expansion: int) -> None:
+        super().__init__()
+        self.expand = Dense(channels, 2 * expansion * channels)
+        self.project = Dense(2 * expansion * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(F.gelu(self.expand(x)))
+        return y
+
+
+class WindowMixer(nn.Module):
+    """Spatial interaction by normalised window attention, residual; windows are not shifted, as in the siblings."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(channels)
+        self.attention = WindowAttention(channels, max(1, channels // HEAD_CHANNELS), WINDOW)
 
     @property
-    def latent(self) -> int:
-        return self.luma + 2 * self.chroma
+    def project(self) -> nn.Module:
+        """The last layer."""
+        return self.attention.linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.attention(self.norm(x))
+        return x + y
 
 
-class S2CConv(nn.Module):
-    """The variable-rate codec network. RGB in [0, 1], sides multiples of 64."""
+class S2CBlock(nn.Module):
+    """A spatial operator (of ``SPATIAL``) and a feed-forward (of ``FEED_FORWARD``), both residual."""
 
-    def __init__(self, config: S2CConvConfig) -> None:
+    def __init__(self, channels: int, expansion: int, spatial: str, feed_forward: str) -> None:
         super().__init__()
-        self.config = config
-        c = config
-        self.g_a = Analysis(c.latent, c.width, c.depth, c.expansion, c.anchors)
-        self.g_s = Synthesis(c.latent, c.width, c.depth, c.expansion, c.anchors)
-        self.entropy = EntropyModel(c.latent, c.hyper, c.hidden, c.features, c.context, c.anchors)
+        kinds = {"mlp": FeedForward, "gated": GatedFeedForward, "gated-conv": GatedConvFeedForward}
+        mixers = {"identity": None, "conv": SeparableMixer, "attention": WindowMixer}
+        mixer = mixers[spatial]
+        self.mixer = nn.Identity() if mixer is None else mixer(channels)
+        self.norm = LayerNorm2d(channels)
+        self.ffn = kinds[feed_forward](channels, expansion)
 
-    def position(self, quality: Tensor) -> Tensor:
-        """Quality 1 to 100 mapped to the axis of the quality tables, 0 to ``anchors - 1``."""
-        return (quality - MIN_QUALITY) * ((self.config.anchors - 1) / (MAX_QUALITY - MIN_QUALITY))
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """The layers whose outputs are added to what passes by."""
+        own = () if isinstance(self.mixer, nn.Identity) else (self.mixer.project,)
+        return *own, self.ffn.project
 
-    def lagrangian(self, quality: Tensor) -> Tensor:
-        """The weight of the distortion that belongs to a quality, log-linear between the two ends."""
-        low, high = math.log(self.config.lambda_min), math.log(self.config.lambda_max)
-        return torch.exp(low + (high - low) * (quality - MIN_QUALITY) / (MAX_QUALITY - MIN_QUALITY))
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mixer(x)
+        y: Tensor = self.ffn(self.norm(x))
+        return x + y
 
-    def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(B, 3, H, W)`` pictures and ``(B,)`` qualities to reconstruction, bits of y and bits of z (``(B,)``)."""
-        position = self.position(quality)
-        y_hat, y_bits, z_bits = self.entropy(self.g_a(x, position), position)
-        return self.g_s(y_hat, position), y_bits, z_bits
+
+def operators(variant: str, depth: int) -> list[str]:
+    """The spatial operator of each of ``depth`` blocks of a variant: an operator's name, or ``hybrid``."""
+    if variant == "hybrid":
+        return ["conv"] * (depth - depth // 2) + ["attention"] * (depth // 2)
+    return [variant] * depth

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lichen.models.networks.blocks import ConvBlock, QualityTable, shuffle, unshuffle
+from lichen.models.networks.blocks import QualityTable, shuffle, unshuffle
 
 PATCH = 16
 """Pixels per latent in each direction."""
@@ -46,19 +46,19 @@ def separable_basis(rows: Tensor, luma: int, chroma: int) -> Tensor:
 
 
 class PixelNetwork(nn.Module):
-    """A correction of a picture, computed at 1/8: space to depth, S2C-Conv blocks, depth to space.
+    """A correction of a picture, computed at 1/8: space to depth, ``blocks``, depth to space.
 
     Before and after a block transform it can do what overlapping transforms do with filters over the block
     borders (Tran, Liang and Tu: Lapped transform via time-domain pre- and post-filtering, 2003), and what a loop filter
     does. Features have a bias of their own at each of the four places in a block of the transform.
     """
 
-    def __init__(self, width: int, depth: int, expansion: int, anchors: int) -> None:
+    def __init__(self, blocks: nn.Sequential, width: int, anchors: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3 * CELL * CELL, width, 1)
         self.place = nn.Parameter(torch.zeros(width, PATCH // CELL, PATCH // CELL))
         self.gain = QualityTable(anchors, width)
-        self.blocks = nn.Sequential(*[ConvBlock(width, expansion) for _ in range(depth)])
+        self.blocks = blocks
         self.head = nn.Conv2d(width, 3 * CELL * CELL, 1)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
@@ -73,9 +73,9 @@ class PixelNetwork(nn.Module):
 class Analysis(nn.Module):
     """g_a: RGB in [0, 1] to the latent y at 1/16, the transform of the picture with the network's correction."""
 
-    def __init__(self, latent: int, width: int, depth: int, expansion: int, anchors: int) -> None:
+    def __init__(self, latent: int, network: PixelNetwork) -> None:
         super().__init__()
-        self.network = PixelNetwork(width, depth, expansion, anchors)
+        self.network = network
         self.linear = nn.Conv2d(3 * PATCH * PATCH, latent, 1, bias=False)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
@@ -89,10 +89,10 @@ class Analysis(nn.Module):
 class Synthesis(nn.Module):
     """g_s: the decoded latent to RGB in about [0, 1], the transposed transform and the network's correction."""
 
-    def __init__(self, latent: int, width: int, depth: int, expansion: int, anchors: int) -> None:
+    def __init__(self, latent: int, network: PixelNetwork) -> None:
         super().__init__()
         self.linear = nn.Conv2d(latent, 3 * PATCH * PATCH, 1, bias=False)
-        self.network = PixelNetwork(width, depth, expansion, anchors)
+        self.network = network
 
     def forward(self, y: Tensor, position: Tensor) -> Tensor:
         with torch.autocast(y.device.type, enabled=False):

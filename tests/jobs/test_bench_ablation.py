@@ -9,9 +9,9 @@ import torch
 
 from lichen.jobs.bench.ablation import VARIANTS, run, walsh
 from lichen.models.errors import UsageError
-from lichen.models.networks.s2cformer import S2CConvConfig
+from lichen.models.networks.network import NetworkConfig
 
-SMALL = S2CConvConfig(luma=40, chroma=12, width=18, depth=1, hidden=16, hyper=16, features=16, context=16, anchors=4)
+SMALL = NetworkConfig(luma=40, chroma=12, width=18, depth=1, hidden=16, hyper=16, features=16, context=16, anchors=4)
 
 
 def test_walsh_functions_are_orthonormal_by_frequency() -> None:

@@ -16,10 +16,10 @@ from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, read_log, truncate_log
 from lichen.jobs.training.run import TrainResult, train
 from lichen.models.errors import TrainingError, UsageError
-from lichen.models.networks.s2cformer import S2CConvConfig
+from lichen.models.networks.network import NetworkConfig
 from lichen.models.zoo import load_codec
 
-SMALL = S2CConvConfig(width=16, depth=1, hidden=16, hyper=16, features=16, context=16)
+SMALL = NetworkConfig(width=16, depth=1, hidden=16, hyper=16, features=16, context=16)
 CONFIG = TrainConfig(
     steps=4, batch=2, crop=64, large_crop=64, validation=1, validate_every=2, checkpoint_every=2, warmup=2
 )

@@ -11,9 +11,9 @@ from learned_support import new_network, photograph
 from lichen.models.networks.blocks import unshuffle
 from lichen.models.networks.hyperprior import logistic_bits
 from lichen.models.networks.initialise import conditioning, latent_sizes
-from lichen.models.networks.s2cformer import S2CConvConfig
+from lichen.models.networks.network import NetworkConfig
 
-CONFIG = S2CConvConfig(luma=40, chroma=12, width=24, depth=1, hyper=48, hidden=32, features=16, context=24, anchors=4)
+CONFIG = NetworkConfig(luma=40, chroma=12, width=24, depth=1, hyper=48, hidden=32, features=16, context=24, anchors=4)
 
 
 def patches() -> torch.Tensor:

@@ -11,21 +11,21 @@ from lichen.models.learned import HALO
 from lichen.models.networks import hyperprior
 from lichen.models.networks.blocks import shuffle, unshuffle
 from lichen.models.networks.hyperprior import SCALE_MIN, logistic_bits, step_masks
-from lichen.models.networks.s2cformer import S2CConv, S2CConvConfig
+from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.networks.transforms import dct_basis
 
 
 @pytest.fixture(scope="module")
-def network() -> S2CConv:
+def network() -> CodecNetwork:
     torch.manual_seed(0)
-    return S2CConv(S2CConvConfig()).eval()
+    return CodecNetwork(NetworkConfig()).eval()
 
 
-def test_parameters(network: S2CConv) -> None:
+def test_parameters(network: CodecNetwork) -> None:
     assert 3e6 <= sum(p.numel() for p in network.parameters()) <= 6e6
 
 
-def test_multiplications_per_pixel(network: S2CConv) -> None:
+def test_multiplications_per_pixel(network: CodecNetwork) -> None:
     x, quality = torch.rand(1, 3, 256, 256), torch.tensor([50.0])
     position = network.position(quality)
     with torch.no_grad(), FlopCounterMode(display=False) as transforms:
@@ -65,7 +65,7 @@ def test_bits_sum_to_a_distribution() -> None:
 @pytest.mark.parametrize("part", ["g_a", "g_s", "h_a"])
 def test_halo_covers_the_receptive_field(part: str) -> None:
     torch.manual_seed(1)
-    network = S2CConv(S2CConvConfig(width=16, hidden=16, hyper=16, features=16, context=16))
+    network = CodecNetwork(NetworkConfig(width=16, hidden=16, hyper=16, features=16, context=16))
     position = torch.zeros(1)
     side = 64 + 2 * HALO
     inputs = {"g_a": (3, side), "g_s": (320, side // 16), "h_a": (320, side // 16)}[part]
