@@ -86,9 +86,9 @@ def pack(bitstream: Bitstream) -> bytes:
     ):
         raise ValueError("a field of the bitstream is out of range, or there is not one section for each tile")
     parts = [MAGIC, bytes([VERSION]), bitstream.codec]
-    parts += map(_varint, (bitstream.width, bitstream.height, bitstream.quality, bitstream.tile_log2))
+    parts += map(varint, (bitstream.width, bitstream.height, bitstream.quality, bitstream.tile_log2))
     for section in bitstream.sections:
-        parts += (_varint(len(section.z)), _varint(len(section.y)))
+        parts += (varint(len(section.z)), varint(len(section.y)))
     for section in bitstream.sections:
         parts += (section.z, section.y)
     body = b"".join(parts)
@@ -115,10 +115,10 @@ def unpack(data: bytes | bytearray | memoryview, *, max_pixels: int = MAX_PIXELS
     codec = body[len(MAGIC) + 1 : _FIXED_BYTES]
 
     at = _FIXED_BYTES
-    width, at = _read_varint(body, at)
-    height, at = _read_varint(body, at)
-    quality, at = _read_varint(body, at)
-    tile_log2, at = _read_varint(body, at)
+    width, at = read_varint(body, at)
+    height, at = read_varint(body, at)
+    quality, at = read_varint(body, at)
+    tile_log2, at = read_varint(body, at)
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise CorruptBitstream(f"picture size {width}x{height}: sides go from 1 to {MAX_SIDE}")
     if _padded(width) * _padded(height) > max_pixels:
@@ -134,7 +134,7 @@ def unpack(data: bytes | bytearray | memoryview, *, max_pixels: int = MAX_PIXELS
         raise CorruptBitstream(f"{rows}x{columns} tiles cannot fit into {len(body)} bytes")
     lengths = []
     for _ in range(count):
-        length, at = _read_varint(body, at)
+        length, at = read_varint(body, at)
         lengths.append(length)
     if sum(lengths) != len(body) - at:
         raise CorruptBitstream(f"the sections have {sum(lengths)} bytes by their lengths, and {len(body) - at} in fact")
@@ -155,7 +155,7 @@ def _checksum(body: bytes) -> bytes:
     return checksum.to_bytes(_CRC_BYTES, "little")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     """LEB128: seven bits a byte from the lowest up, the eighth set on all but the last."""
     encoded = bytearray()
     while value > 0x7F:
@@ -165,7 +165,7 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The number that begins at ``at``, and where it ends; only its shortest spelling is accepted."""
     value = 0
     for shift in range(0, _VARINT_BITS, 7):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lichen.models.errors import InvalidCodec
+
+if TYPE_CHECKING:
+    from lichen.models.codec import Codec
 
 MAX_JSON_BYTES = 1 << 22
 
@@ -25,3 +28,43 @@ def parse_card(files: Mapping[str, bytes]) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise InvalidCodec("codec JSON is not an object")
     return card
+
+
+def decoder_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a full codec's JSON that decoding depends on. Raises ``InvalidCodec``."""
+    decoder = card.get("decoder")
+    if not isinstance(decoder, dict):
+        raise InvalidCodec("the codec JSON has no 'decoder' object")
+    return decoder
+
+
+def check_digest(card: Mapping[str, Any], codec: Codec) -> None:
+    """Raise ``InvalidCodec`` unless a codec is the one that its card tells of."""
+    if card.get("digest") != codec.digest:
+        raise InvalidCodec(f"codec {codec.name}: the digest does not match the weights; the files are damaged")
+
+
+def check_fields(config: Mapping[str, Any], family: str, version: int, names: frozenset[str]) -> None:
+    """Raise ``InvalidCodec`` unless the decoder's part has just these fields, for a family and version of the format.
+
+    Beside ``names`` those are the family, the format, the codec's name and its self-test.
+    """
+    if set(config) != {"family", "format", "name", "self_test"} | names:
+        raise InvalidCodec("the codec JSON does not have the fields of this format")
+    if config["family"] != family or config["format"] != version:
+        raise InvalidCodec(
+            f"codec format {str(config['format'])[:20]} of {str(config['family'])[:40]} is not known here"
+        )
+    name, test = config["name"], config["self_test"]
+    if not isinstance(name, str) or not 0 < len(name) <= 100 or not isinstance(test, str) or len(test) != 32:
+        raise InvalidCodec("the codec JSON has a malformed name or self-test")
+    if any(c not in "0123456789abcdef" for c in test):
+        raise InvalidCodec("the self-test of the codec JSON is not hexadecimal")
+
+
+def number_between(value: object, low: float, high: float, what: str, *, whole: bool) -> Any:
+    """A constructor argument from a codec's JSON. Raises ``InvalidCodec``."""
+    kinds: tuple[type, ...] = (int,) if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:  # type: ignore[operator]
+        raise InvalidCodec(f"constructor argument {what} is not between {low} and {high}")
+    return value

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,13 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichen.models import bitstream
-from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, symbol_digest
+from lichen.models.batched import BatchedCodec
+from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
-from lichen.models.errors import CodecMismatch, CorruptBitstream, InvalidCodec, UsageError
-from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork, code_quality, quality_code, self_test
+from lichen.models.errors import CorruptBitstream, InvalidCodec
+from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork, code_quality, self_test
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN, SCALES, STEPS, quantise, rounding_offset, step_masks
 from lichen.models.networks.network import CodecNetwork
-from lichen.models.planes import Plan, cut, from_interleaved, interleaved, padded_part, round_up, to_planes
+from lichen.models.placement import Placement
+from lichen.models.planes import Plan, cut, from_interleaved, interleaved, padded_part, to_planes
 from lichen.models.tiling import Window
 
 HALO = 128
@@ -33,35 +33,7 @@ MEAN_HALO = 192
 """The same for the mean network, hyper-latent and context together."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Placement:
-    """Where and how the networks run. ``batch_pixels``: pictures of one size go through together up to this many."""
-
-    device: torch.device
-    half: torch.dtype | None
-    batch_pixels: int
-
-
-def place(device: str, precision: str) -> Placement:
-    """Resolve ``auto``: CUDA where there is one; half precision where the processor has it in hardware."""
-    cuda = torch.cuda.is_available()
-    kind = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
-    if kind.type == "cuda" and not cuda:
-        raise UsageError("no CUDA device is available here; use device 'cpu' or 'auto'")
-    if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if kind.type == "cuda" else cpu_has_bfloat16()
-        precision = "bfloat16" if fast else "float32"
-    half = None if precision == "float32" else getattr(torch, precision)
-    return Placement(device=kind, half=half, batch_pixels=1 << 24 if kind.type == "cuda" else 1 << 19)
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; elsewhere it is emulated and several times slower."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-class LearnedCodec:
+class LearnedCodec(BatchedCodec):
     """A trained network with its frozen integers. Implements ``lichen.models.codec.Codec``; thread-safe.
 
     ``files`` is what an archive must carry (``lichen.models.checkpoint`` makes it). A codec that was loaded
@@ -82,12 +54,9 @@ class LearnedCodec:
         encoder: bool,
         max_pixels: int = bitstream.MAX_PIXELS,
     ) -> None:
-        self.name = name
-        self.digest = digest
-        self.placement = placement
-        self.max_pixels = max_pixels
-        self.has_encoder = encoder
-        self._files = dict(files)
+        super().__init__(
+            name=name, digest=digest, files=files, placement=placement, encoder=encoder, max_pixels=max_pixels
+        )
         self.network = network.eval().requires_grad_(False)
         self.network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.prior = prior
@@ -97,27 +66,7 @@ class LearnedCodec:
         if self_test(self._scales) != expected:
             raise InvalidCodec(f"codec {name}: the self-test failed; this device does not compute exactly")
 
-    def decoder_files(self) -> Mapping[str, bytes]:
-        return self._files
-
     # --- encoding ---------------------------------------------------------------------------------
-
-    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float]) -> list[Encoded]:
-        """Compress ``(H, W, 3)`` uint8 pictures at quality 1 to 100 (rounded to eighths)."""
-        if not self.has_encoder:
-            raise UsageError(f"codec {self.name} was loaded from an archive and can only decode")
-        qualities = [quality] * len(images) if isinstance(quality, (int, float)) else list(quality)
-        if len(qualities) != len(images):
-            raise UsageError(f"{len(qualities)} qualities for {len(images)} pictures")
-        for value in qualities:
-            if not MIN_QUALITY <= value <= MAX_QUALITY:
-                raise UsageError(f"quality {value} is not between {MIN_QUALITY:.0f} and {MAX_QUALITY:.0f}")
-        results: dict[int, Encoded] = {}
-        for group in self._groups([(image.shape[0], image.shape[1]) for image in images]):
-            codes = np.array([quality_code(qualities[i]) for i in group], dtype=np.int64)
-            for i, encoded in zip(group, self._encode([images[i] for i in group], codes), strict=True):
-                results[i] = encoded
-        return [results[i] for i in range(len(images))]
 
     @torch.inference_mode()
     def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
@@ -128,7 +77,7 @@ class LearnedCodec:
         def analyse(window: Window) -> Tensor:
             pixels = np.stack([padded_part(image, window) for image in images])
             part = torch.from_numpy(pixels).to(self.placement.device)
-            with self._half():
+            with self.placement.half_precision():
                 y: Tensor = network.g_a(to_planes(part).float() / 255, position)
             return y.float()
 
@@ -180,28 +129,9 @@ class LearnedCodec:
                 )
             )
             digested += [z_part, y_part]
-        data = bitstream.pack(
-            bitstream.Bitstream(
-                codec=bytes.fromhex(self.digest)[: bitstream.CODEC_BYTES],
-                width=image.shape[1],
-                height=image.shape[0],
-                quality=code,
-                tile_log2=plan.tile_log2,
-                sections=tuple(sections),
-            )
-        )
-        return Encoded(bitstream=data, symbols=symbol_digest(*digested))
+        return self._packed(image, plan, code, sections, digested)
 
     # --- decoding ---------------------------------------------------------------------------------
-
-    def decode(self, bitstreams: Sequence[bytes]) -> list[Decoded]:
-        """Decode bitstreams of mixed sizes and qualities. Raises ``CorruptBitstream`` or ``CodecMismatch``."""
-        parsed = [self._parse(data) for data in bitstreams]
-        results: dict[int, Decoded] = {}
-        for group in self._groups([(p.height, p.width) for p in parsed]):
-            for i, decoded in zip(group, self._decode([parsed[i] for i in group]), strict=True):
-                results[i] = decoded
-        return [results[i] for i in range(len(bitstreams))]
 
     @torch.inference_mode()
     def symbols(self, data: bytes) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
@@ -215,15 +145,6 @@ class LearnedCodec:
         z = self._decode_z(parsed, plan)
         exact = self._exact(from_interleaved(torch.from_numpy(z[None]).to(self.placement.device)), codes)
         return z, self._decode_y(parsed, plan, interleaved(self._indexes(plan, exact, codes)[0]))
-
-    def _parse(self, data: bytes) -> bitstream.Bitstream:
-        parsed = bitstream.unpack(data, max_pixels=self.max_pixels)
-        if parsed.codec != bytes.fromhex(self.digest)[: bitstream.CODEC_BYTES]:
-            raise CodecMismatch(f"written by codec {parsed.codec.hex()}..., this is {self.digest[:8]}...")
-        plan = Plan.of(parsed.height, parsed.width)
-        if parsed.tile_log2 != plan.tile_log2 or code_quality(parsed.quality) > MAX_QUALITY:
-            raise CorruptBitstream("the bitstream has another tile size or quality than this codec writes")
-        return parsed
 
     @torch.inference_mode()
     def _decode(self, parsed: Sequence[bitstream.Bitstream]) -> list[Decoded]:
@@ -248,7 +169,7 @@ class LearnedCodec:
         pixels = [np.empty((p.height, p.width, 3), dtype=np.uint8) for p in parsed]
         for window in plan.tiles():
             outer = window.grown(network.config.halo, plan.height, plan.width)
-            with self._half():
+            with self.placement.half_precision():
                 x = network.g_s(cut(y, outer, 16), position).float()
             x = cut(x, window.inside(outer), 1)
             parts = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
@@ -277,22 +198,6 @@ class LearnedCodec:
         return plane
 
     # --- shared by both directions ----------------------------------------------------------------
-
-    def _groups(self, sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
-        """Indexes of pictures that run together: equal size, up to ``batch_pixels`` pixels."""
-        groups: dict[tuple[int, int], list[list[int]]] = {}
-        for i, (height, width) in enumerate(sizes):
-            size = (round_up(height), round_up(width))
-            most = max(1, self.placement.batch_pixels // (size[0] * size[1]))
-            batches = groups.setdefault(size, [[]])
-            if len(batches[-1]) == most:
-                batches.append([])
-            batches[-1].append(i)
-        return [batch for batches in groups.values() for batch in batches]
-
-    def _half(self) -> AbstractContextManager[object]:
-        half = self.placement.half
-        return torch.autocast(self.placement.device.type, half) if half is not None else nullcontext()
 
     def _position(self, codes: NDArray[np.int64]) -> Tensor:
         quality = torch.tensor([code_quality(int(c)) for c in codes], dtype=torch.float32)

@@ -30,8 +30,9 @@ class Plan:
     tile_log2: int
 
     @classmethod
-    def of(cls, height: int, width: int) -> Plan:
-        padded = round_up(height), round_up(width)
+    def of(cls, height: int, width: int, grid: int = GRID) -> Plan:
+        """The plan of a picture of this size, whose codec pads to multiples of ``grid``."""
+        padded = round_up(height, grid), round_up(width, grid)
         tiled = padded[0] * padded[1] > UNTILED_PIXELS
         return cls(*padded, TILE_LOG2 if tiled else 0)
 
@@ -44,7 +45,7 @@ class Plan:
         for window in self.tiles():
             outer = window.grown(halo, self.height, self.width)
             part = cut(function(outer), window.inside(outer), factor)
-            if outer == Window(0, self.height, 0, self.width):
+            if window == Window(0, self.height, 0, self.width):
                 return part
             if plane is None:
                 shape = (*part.shape[:2], self.height // factor, self.width // factor)
@@ -56,9 +57,9 @@ class Plan:
         return plane
 
 
-def round_up(side: int) -> int:
+def round_up(side: int, grid: int = GRID) -> int:
     """A side with its padding."""
-    return -(-side // GRID) * GRID
+    return -(-side // grid) * grid
 
 
 def padded_part(image: Pixels, window: Window) -> Pixels:

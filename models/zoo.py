@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lichen.models import defaults
-from lichen.models.card import parse_card
+from lichen.models.card import decoder_card, parse_card
 from lichen.models.codec import Codec
 from lichen.models.errors import InvalidCodec, UnknownCodec, UsageError
 
@@ -82,7 +82,7 @@ def _shipped() -> dict[str, CodecFactory]:
 
 
 def _families() -> dict[str, FileLoader]:
-    return {"classical": _classical_from_files, "decoupled": _learned_from_files}
+    return {"classical": _classical_from_files, "decoupled": _learned_from_files, "snapped": _published_from_files}
 
 
 def check_placement(device: str, precision: str) -> None:
@@ -120,26 +120,37 @@ def _packaged(name: str) -> dict[str, bytes]:
 
 def _learned_factory(name: str) -> CodecFactory:
     def build(*, device: str, precision: str) -> Codec:
-        from lichen.models.checkpoint import load_full
-        from lichen.models.learned import place
-
-        return load_full(_packaged(name), place(device, precision))
+        return _load_full(_packaged(name), device, precision)
 
     return build
 
 
+def _load_full(files: Mapping[str, bytes], device: str, precision: str) -> Codec:
+    """A codec with its encoder, of either scheme."""
+    from lichen.models.checkpoint import load_full
+    from lichen.models.placement import place
+    from lichen.models.published import FAMILY, load_published
+
+    family = decoder_card(parse_card(files)).get("family")
+    return (load_published if family == FAMILY else load_full)(files, place(device, precision))
+
+
 def _learned_from_files(config: Mapping[str, Any], files: Mapping[str, bytes], **placement: str) -> Codec:
     from lichen.models.checkpoint import load_decoder
-    from lichen.models.learned import place
+    from lichen.models.placement import place
 
     return load_decoder(config, files, place(placement["device"], placement["precision"]))
 
 
-def _load_path(path: Path, *, device: str, precision: str) -> Codec:
-    from lichen.models.checkpoint import load_full
-    from lichen.models.learned import place
+def _published_from_files(config: Mapping[str, Any], files: Mapping[str, bytes], **placement: str) -> Codec:
+    from lichen.models.placement import place
+    from lichen.models.published import load_published_decoder
 
-    return load_full(_read_path(path), place(device, precision))
+    return load_published_decoder(config, files, place(placement["device"], placement["precision"]))
+
+
+def _load_path(path: Path, *, device: str, precision: str) -> Codec:
+    return _load_full(_read_path(path), device, precision)
 
 
 def _read_path(path: Path) -> dict[str, bytes]:

@@ -19,9 +19,9 @@ from lichen.jobs.evaluate import load_pictures
 from lichen.jobs.training.run import best_network
 from lichen.models import defaults
 from lichen.models.checkpoint import load_full, network_from_files
-from lichen.models.learned import place
 from lichen.models.networks.hyperprior import logistic_bits, symbol_scale
 from lichen.models.networks.network import CodecNetwork
+from lichen.models.placement import place
 from lichen.models.zoo import full_files
 
 

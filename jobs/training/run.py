@@ -18,8 +18,8 @@ from lichen.jobs.training.loop import Progress, Trainer
 from lichen.models import defaults
 from lichen.models.checkpoint import export_codec, load_full, network_from_files
 from lichen.models.errors import TrainingError, UsageError
-from lichen.models.learned import place
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
+from lichen.models.placement import place
 from lichen.models.zoo import check_placement, full_files
 
 Report = Callable[[Progress, Mapping[str, float] | None], None]

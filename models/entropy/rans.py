@@ -45,27 +45,29 @@ _LOW_16, _STATE_0 = _U(0xFFFF), _U(1 << 20)
 _RENORM_AT = _U(STATE_BITS - 16)
 _NIBBLE_RENORM_AT = _U(1 << STATE_BITS - 4)
 
-# What the decoding loop returns.
-_OK, _EXHAUSTED, _BAD_STATE, _BAD_ESCAPE, _LEFT_OVER = range(5)
+# What the decoding loop returns, negated.
+_EXHAUSTED, _BAD_STATE, _BAD_ESCAPE = 1, 2, 3
 _REASONS = {
     _EXHAUSTED: "the stream ends early",
     _BAD_STATE: "a state is out of range",
     _BAD_ESCAPE: "an escaped value is malformed or does not fit into 32 bits",
-    _LEFT_OVER: "the stream does not end where its symbols do",
 }
 
 
-def encode(symbols: NDArray[np.int32], indexes: NDArray[np.uint8], tables: CoderTables) -> bytes:
+def encode(
+    symbols: NDArray[np.int32], indexes: NDArray[np.uint8], tables: CoderTables, *, single: bool = False
+) -> bytes:
     """Code ``symbols`` with the tables that ``indexes`` select; both of one shape, taken in C order.
 
     Symbols with an index below ``tables.skip_index`` are left out (they decode as zero); nothing is left if
-    that is all of them: the result is empty. Raises ``InvalidCodec`` if an index has no table.
+    that is all of them: the result is empty. ``single`` makes a stream of one state, for a ``Reader``. Raises
+    ``InvalidCodec`` if an index has no table.
     """
     if symbols.dtype != np.int32 or symbols.shape != indexes.shape:
         raise ValueError(f"symbols must be int32{list(indexes.shape)}, not {symbols.dtype}{list(symbols.shape)}")
     positions = _positions(indexes, tables)
     lookup = tables.lookup
-    states = np.full(_states(positions.size), _STATE_0)
+    states = np.full(min(1, positions.size) if single else _states(positions.size), _STATE_0)
     # Room for the worst case; the system provides only those pages that are written to.
     words = np.empty(positions.size * (1 + _MAX_ESCAPE_WORDS) + 4, dtype=np.uint16)
     begin = _encode_words(
@@ -91,9 +93,10 @@ def decode(data: bytes | bytearray | memoryview, indexes: NDArray[np.uint8], tab
     symbols = np.zeros(indexes.shape, dtype=np.int32)
     lookup = tables.lookup
     states, words = _unpack(bytes(data), _states(positions.size))
-    outcome = _decode_words(
+    at = _decode_words(
         words,
         words.size - _PADDING,
+        0,
         np.ascontiguousarray(indexes).reshape(-1),
         positions,
         lookup.encoding,
@@ -103,9 +106,60 @@ def decode(data: bytes | bytearray | memoryview, indexes: NDArray[np.uint8], tab
         states,
         symbols.reshape(-1),
     )
-    if outcome != _OK:
-        raise CorruptBitstream(f"entropy-coded section: {_REASONS[outcome]}")
+    _check(at, words, states)
     return symbols
+
+
+class Reader:
+    """A stream that was encoded with ``single``, decoded part by part: the next part's indexes may depend on the last.
+
+    Raises ``CorruptBitstream`` if ``data`` is no such stream, as far as can be told.
+    """
+
+    def __init__(self, data: bytes, tables: CoderTables) -> None:
+        self._tables = tables
+        self._states: NDArray[np.uint64] = np.full(1, _STATE_0)
+        self._words: NDArray[np.uint16] = np.zeros(_PADDING, np.uint16)
+        if data:
+            self._states, self._words = _unpack(data, 1)
+        self._at = 0
+
+    def read(self, indexes: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """The next symbols: int32 of the shape of ``indexes``, zero where nothing was coded.
+
+        Raises ``CorruptBitstream``, and ``InvalidCodec`` if an index has no table.
+        """
+        positions = _positions(indexes, self._tables)
+        symbols = np.zeros(indexes.shape, dtype=np.int32)
+        lookup = self._tables.lookup
+        self._at = _decode_words(
+            self._words,
+            self._words.size - _PADDING,
+            self._at,
+            np.ascontiguousarray(indexes).reshape(-1),
+            positions,
+            lookup.encoding,
+            lookup.decoding,
+            lookup.buckets,
+            lookup.entries,
+            self._states,
+            symbols.reshape(-1),
+        )
+        if self._at < 0:
+            _check(self._at, self._words, self._states)
+        return symbols
+
+    def finish(self) -> None:
+        """Raise ``CorruptBitstream`` unless the stream is used up."""
+        _check(self._at, self._words, self._states)
+
+
+def _check(at: int, words: NDArray[np.uint16], states: NDArray[np.uint64]) -> None:
+    """Raise ``CorruptBitstream`` unless decoding ended at the end of the words, in the states where encoding began."""
+    if at < 0:
+        raise CorruptBitstream(f"entropy-coded section: {_REASONS[-at]}")
+    if at != words.size - _PADDING or (states != _STATE_0).any():
+        raise CorruptBitstream("entropy-coded section: the stream does not end where its symbols do")
 
 
 def _states(coded: int) -> int:
@@ -280,6 +334,7 @@ def _encode_words(
     types.int64,
     _input(types.uint16),
     types.int64,
+    types.int64,
     _input(types.uint8),
     _input(types.uint32),
     _input(types.int64, 2),
@@ -292,6 +347,7 @@ def _encode_words(
 def _decode_words(
     words: Any,
     word_count: Any,
+    begin: Any,
     indexes: Any,
     positions: Any,
     encoding: Any,
@@ -301,14 +357,17 @@ def _decode_words(
     states: Any,
     symbols: Any,
 ) -> Any:
-    """Decode from the first symbol to the last into ``symbols``; return _OK or what is wrong."""
+    """Decode from the first symbol to the last into ``symbols``, from the word ``begin`` on.
+
+    Return the first word that was not read, or what is wrong, negated.
+    """
     end = _U(word_count)
-    at = _0
+    at = _U(begin)
     coded = _U(positions.size)
     lane_mask = _U(states.size) - _1
     for lane in range(states.size):
         if states[lane] < _STATE_0:
-            return _BAD_STATE
+            return -_BAD_STATE
     for done in range(coded):
         place = _U(positions[done])
         index = _U(indexes[place])
@@ -345,13 +404,10 @@ def _decode_words(
             step = np.int64(distance >> _1)
             escaped = low + encoding[index, _1] + step if distance & _1 == _0 else low - 1 - step
             if nibble >= _8 or (nibble == _0 and shift > _3) or escaped < ESCAPE or escaped >= -ESCAPE:
-                return _BAD_ESCAPE
+                return -_BAD_ESCAPE
             value = np.int32(escaped)
         if at > end:
-            return _EXHAUSTED
+            return -_EXHAUSTED
         symbols[place] = value
         states[done & lane_mask] = state
-    left_over = at != end
-    for lane in range(states.size):
-        left_over |= states[lane] != _STATE_0
-    return _LEFT_OVER if left_over else _OK
+    return np.int64(at)

@@ -8,6 +8,7 @@ are always shifted by half.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -15,24 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.models.networks.attention import Dense, from_windows, relative_positions, shift_mask, to_windows
-
-
-class ResidualUnit(nn.Module):
-    """1x1 to half of the channels, 3x3, 1x1 back, the identity, and the activation."""
-
-    def __init__(self, channels: int, activation: type[nn.Module] = nn.GELU) -> None:
-        super().__init__()
-        half = channels // 2
-        self.conv = nn.Sequential(
-            nn.Conv2d(channels, half, 1), activation(),
-            nn.Conv2d(half, half, 3, padding=1), activation(),
-            nn.Conv2d(half, channels, 1),
-        )  # fmt: skip
-        self.activation = activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.activation(self.conv(x) + x)
-        return y
+from lichen.models.networks.layers import GDN, GateAttention, ResidualUnit, conv, deconv, subpixel
+from lichen.models.networks.stepped import Step, SteppedNetwork, even_places
 
 
 def coarse_windows(x: Tensor, window: int) -> Tensor:
@@ -111,10 +96,10 @@ class CrossWindowModule(nn.Module):
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__()
-        self.conv_a = nn.Sequential(*[ResidualUnit(channels) for _ in range(3)])
+        self.conv_a = nn.Sequential(*[ResidualUnit(channels, nn.GELU) for _ in range(3)])
         self.conv_b = nn.Sequential(
             _Attention(channels, heads, window),
-            *[ResidualUnit(channels) for _ in range(3)],
+            *[ResidualUnit(channels, nn.GELU) for _ in range(3)],
             nn.Conv2d(channels, channels, 1),
         )
 
@@ -137,3 +122,167 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.attn(x)
         return y
+
+
+# --- the published codec --------------------------------------------------------------------------
+
+FEATURES = 64
+GROWTH = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CWAMConfig:
+    """Constructor arguments of ``CWAM``: channels everywhere, the weight of the distortion, and the context.
+
+    The published context is ``serial``: every place of the latent waits for its neighbours. ``checkerboard`` codes in
+    two steps (He et al., CVPR 2021); it is ours, and the default, because nobody archives at seconds a picture.
+    """
+
+    channels: int = 128
+    weight: float = 0.0175
+    context: str = "checkerboard"
+
+
+class DenseBlock(nn.Module):
+    """Five 3x3 convolutions, each of which reads the inputs and all results before it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        for n in range(5):
+            width = GROWTH if n < 4 else outputs
+            setattr(self, f"conv{n + 1}", nn.Conv2d(inputs + n * GROWTH, width, 3, padding=1))
+        with torch.no_grad():
+            for n in range(5):
+                layer = getattr(self, f"conv{n + 1}")
+                nn.init.xavier_normal_(layer.weight).mul_(0.1 if n < 4 else 0.0)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [x]
+        for n in range(5):
+            y: Tensor = getattr(self, f"conv{n + 1}")(torch.cat(seen, 1))
+            seen.append(F.leaky_relu(y, 0.2) if n < 4 else y)
+        return seen[-1]
+
+
+class Enhancement(nn.Module):
+    """Feature encoding and decoding at full resolution: ``x + 0.2 * f(x)``, the identity at the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            DenseBlock(3, FEATURES),
+            conv(FEATURES, FEATURES, 1, 1), conv(FEATURES, FEATURES, 3, 1), conv(FEATURES, FEATURES, 1, 1),
+            DenseBlock(FEATURES, 3),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return x + 0.2 * y
+
+
+class MaskedConv(nn.Conv2d):
+    """A 5x5 convolution that sees only what is decoded: what comes before (serial), or the anchors (checkerboard)."""
+
+    mask: Tensor
+
+    def __init__(self, inputs: int, outputs: int, context: str) -> None:
+        super().__init__(inputs, outputs, 5, padding=2)
+        places = torch.arange(25).reshape(5, 5)
+        seen = places < 12 if context == "serial" else places % 2 == 1
+        self.register_buffer("mask", seen[None, None].expand(outputs, inputs, 5, 5).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.mask, self.bias, padding=2)
+
+
+class CWAM(SteppedNetwork):
+    """The published codec: enhancement, cross-window attention at 1/4 and 1/16, a hyperprior with a context model."""
+
+    encoder = ("enh.forw_enh", "attention.forw_att", "cnn.g_a", "h_a")
+    transforms = ("enh.back_enh", "attention.back_att", "cnn.g_s")
+
+    def __init__(self, config: CWAMConfig) -> None:
+        c = config.channels
+        super().__init__(latent=c, hyper=c, weight=config.weight)
+        self.config = config
+        self.enh = nn.ModuleDict({"forw_enh": Enhancement(), "back_enh": Enhancement()})
+        self.attention = nn.ModuleDict({"forw_att": GateAttention(c), "back_att": GateAttention(c)})
+        wide, narrow = (8, 8), (8, 4)  # heads and sides of the windows at 1/4 and at 1/16
+        self.cnn = nn.ModuleDict(
+            {
+                "g_a": nn.Sequential(
+                    conv(3, c), GDN(c), conv(c, c), GDN(c), CrossWindowModule(c, *wide),
+                    conv(c, c), GDN(c), conv(c, c), CrossWindowModule(c, *narrow),
+                ),
+                "g_s": nn.Sequential(
+                    CrossWindowModule(c, *narrow), deconv(c, c), GDN(c, inverse=True), deconv(c, c),
+                    GDN(c, inverse=True), CrossWindowModule(c, *wide), deconv(c, c), GDN(c, inverse=True), deconv(c, 3),
+                ),
+            }
+        )  # fmt: skip
+        more = c * 3 // 2
+        self.h_a = nn.Sequential(
+            conv(c, c, 3, 1), nn.LeakyReLU(), conv(c, c, 3, 1), nn.LeakyReLU(), conv(c, c, 3), nn.LeakyReLU(),
+            conv(c, c, 3, 1), nn.LeakyReLU(), conv(c, c, 3),
+        )  # fmt: skip
+        self.h_s = nn.Sequential(
+            conv(c, c, 3, 1), nn.LeakyReLU(), subpixel(c, c), nn.LeakyReLU(), conv(c, more, 3, 1), nn.LeakyReLU(),
+            subpixel(more, more), nn.LeakyReLU(), conv(more, 2 * c, 3, 1),
+        )  # fmt: skip
+        self.context_prediction = MaskedConv(c, 2 * c, config.context)
+        self.entropy_parameters = nn.Sequential(
+            conv(4 * c, c * 10 // 3, 1, 1), nn.LeakyReLU(), conv(c * 10 // 3, c * 8 // 3, 1, 1), nn.LeakyReLU(),
+            conv(c * 8 // 3, 2 * c, 1, 1),
+        )  # fmt: skip
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """The latent of pictures."""
+        y: Tensor = self.attention["forw_att"](self.cnn["g_a"](self.enh["forw_enh"](x)))
+        return y
+
+    def synthesise(self, y: Tensor) -> Tensor:
+        """Pictures from decoded latents."""
+        x: Tensor = self.enh["back_enh"](self.cnn["g_s"](self.attention["back_att"](y)))
+        return x
+
+    def steps(self, height: int, width: int, device: torch.device) -> list[Step]:
+        """Two steps of a checkerboard; or wavefronts: what has all of its 12 neighbours before it decoded."""
+        if self.config.context == "checkerboard":
+            anchors = even_places(height, width, device)
+            return [Step(0, 0, self.latent, anchors, last=False), Step(1, 0, self.latent, ~anchors)]
+        # a place needs the row above up to two columns to its right
+        row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)[None, :]
+        wave = column + 3 * row
+        count = width + 3 * (height - 1)
+        return [Step(n, 0, self.latent, wave == n, last=n == count - 1) for n in range(count)]
+
+    def side(self, z: Tensor) -> Tensor:
+        """Features of the hyper-latent."""
+        features: Tensor = self.h_s(z)
+        return features
+
+    def parameters_of(self, step: Step, side: Tensor, known: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Scales and means; scales come first in the published network."""
+        if self.config.context == "serial" and step.mask is not None:
+            return self._at_places(step.mask, side, known)
+        # nothing is known at first, and not even the bias may tell anything
+        context = self.context_prediction(known) if step.number else torch.zeros_like(side)
+        scale, mean = self.entropy_parameters(torch.cat([side, context], 1)).chunk(2, 1)
+        return scale, mean, None
+
+    def _at_places(self, mask: Tensor, side: Tensor, known: Tensor) -> tuple[Tensor, Tensor, None]:
+        """The same at the places of a wavefront only, zeros elsewhere."""
+        row, column = mask.nonzero().unbind(1)
+        around = torch.arange(5, device=mask.device)
+        padded = F.pad(known, (2, 2, 2, 2))
+        seen = padded[:, :, (row[:, None] + around)[:, :, None], (column[:, None] + around)[:, None, :]]
+        layer = self.context_prediction
+        assert layer.bias is not None
+        context = torch.einsum("bcnij,ocij->bon", seen, layer.weight * layer.mask) + layer.bias[:, None]
+        features = torch.cat([side[:, :, row, column], context], 1)[..., None]
+        parameters = self.entropy_parameters(features)[..., 0]
+        plane = parameters.new_zeros(*parameters.shape[:2], *mask.shape)
+        plane[:, :, row, column] = parameters
+        scale, mean = plane.chunk(2, 1)
+        return scale, mean, None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lichen.models.networks.attention import Dense, WindowAttention, from_windows, to_windows
 from lichen.models.networks.blocks import LayerNorm2d
+from lichen.models.networks.layers import full_precision
 from lichen.models.networks.s2cformer import FeedForward
 
 WINDOW = 8
@@ -85,7 +86,7 @@ class ChannelAttention(nn.Module):
         # the second moments of channels are sums over a whole map: too long for half precision
         parts = self.around(self.qkv(x)).float().chunk(3, 1)
         q, k, v = (part.reshape(b, self.heads, c // self.heads, h * w) for part in parts)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             similar = F.normalize(q, dim=3) @ F.normalize(k, dim=3).transpose(2, 3)
             seen = torch.softmax(similar * self.temperature, 3) @ v
         y: Tensor = self.project(seen.reshape(b, c, h, w).contiguous(memory_format=torch.channels_last))

@@ -14,7 +14,7 @@ from PIL import Image
 from lichen.jobs.bench.rate import ideal_bits, run
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.errors import UsageError
-from lichen.models.learned import place
+from lichen.models.placement import place
 
 
 def test_real_sizes_are_near_the_information_under_the_float_model(tmp_path: Path) -> None:

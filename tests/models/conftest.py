@@ -6,7 +6,8 @@ import pytest
 from learned_support import new_network
 
 from lichen.models.checkpoint import export_codec, load_full
-from lichen.models.learned import LearnedCodec, place
+from lichen.models.learned import LearnedCodec
+from lichen.models.placement import place
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from learned_support import photograph
 
 from lichen.models.checkpoint import load_full, network_from_files
 from lichen.models.errors import InvalidCodec, UsageError
-from lichen.models.learned import LearnedCodec, place
+from lichen.models.learned import LearnedCodec
+from lichen.models.placement import place
 from lichen.models.zoo import codec_from_files
 
 CPU = place("cpu", "float32")

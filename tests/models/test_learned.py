@@ -12,7 +12,8 @@ from lichen.models.bitstream import pack, unpack
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.codec import Codec
 from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
-from lichen.models.learned import LearnedCodec, place
+from lichen.models.learned import LearnedCodec
+from lichen.models.placement import place
 from lichen.models.zoo import load_codec
 
 

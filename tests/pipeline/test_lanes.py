@@ -11,7 +11,8 @@ from learned_support import new_network
 
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.errors import UsageError
-from lichen.models.learned import LearnedCodec, place
+from lichen.models.learned import LearnedCodec
+from lichen.models.placement import place
 from lichen.models.zoo import load_codec
 from lichen.pipeline.lanes import Gate, Lanes
 

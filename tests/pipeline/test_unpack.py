@@ -16,7 +16,7 @@ from PIL import Image
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.codec import Codec
 from lichen.models.errors import UsageError
-from lichen.models.learned import place
+from lichen.models.placement import place
 from lichen.pipeline import unpack as unpacking
 from lichen.pipeline.archive.index import IndexRow
 from lichen.pipeline.archive.reader import Archive

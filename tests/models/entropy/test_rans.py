@@ -377,3 +377,41 @@ def test_works_where_no_compiled_code_can_be_kept() -> None:
         "assert rans.decode(rans.encode(s, i, t), i, t).tolist() == s.tolist()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+# --- part by part ---------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 400), min_size=0, max_size=6), st.integers(0, 2**32 - 1))
+def test_a_reader_takes_a_stream_part_by_part(sizes: list[int], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    tables = GAUSSIAN
+    parts = []
+    for size in sizes:
+        indexes = random.integers(0, tables.count, size).astype(np.uint8)
+        symbols = np.rint(random.normal(0, 3, size)).astype(np.int32)
+        symbols[indexes < tables.skip_index] = 0
+        parts.append((symbols, indexes))
+    whole = [np.concatenate([part[n] for part in parts] or [np.empty(0, t)]) for n, t in ((0, np.int32), (1, np.uint8))]
+    data = rans.encode(whole[0], whole[1], tables, single=True)
+    reader = rans.Reader(data, tables)
+    for symbols, indexes in parts:
+        assert np.array_equal(reader.read(indexes), symbols)
+    reader.finish()
+
+
+def test_a_reader_refuses_what_is_left_over_or_missing() -> None:
+    tables = GAUSSIAN
+    indexes = np.full(100, 40, np.uint8)
+    data = rans.encode(np.arange(-50, 50, dtype=np.int32), indexes, tables, single=True)
+    reader = rans.Reader(data, tables)
+    reader.read(indexes[:99])
+    with pytest.raises(CorruptBitstream, match="does not end"):
+        reader.finish()
+    with pytest.raises(CorruptBitstream):
+        rans.Reader(data, tables).read(np.full(300, 40, np.uint8))
+    with pytest.raises(CorruptBitstream):
+        rans.Reader(b"", tables).read(indexes)
+    with pytest.raises(CorruptBitstream):
+        rans.Reader(b"123", tables)

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from lichen.models.card import parse_card
 from lichen.models.checkpoint import export_codec, load_decoder, load_full
 from lichen.models.errors import InvalidCodec, UsageError
-from lichen.models.learned import place
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.networks.trunks import TRUNKS, parse
+from lichen.models.placement import place
 
 SWITCHED = ("s2c-conv:gated-conv", "s2c-attention:mlp", "hscatb:no-low,no-channel", "hscatb:squeeze,no-mixed")
 

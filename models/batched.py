@@ -1,0 +1,124 @@
+"""What all learned codecs share: lists of mixed sizes in batches of one size, the container, and who wrote it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lichen.models import bitstream
+from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, symbol_digest
+from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
+from lichen.models.integer import code_quality, quality_code
+from lichen.models.placement import Placement
+from lichen.models.planes import GRID, Plan, round_up
+
+
+class BatchedCodec(ABC):
+    """Implements ``lichen.models.codec.Codec`` but for the coding of one batch of pictures of one padded size.
+
+    ``grid``: sides are padded to multiples of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        digest: str,
+        files: Mapping[str, bytes],
+        placement: Placement,
+        encoder: bool,
+        max_pixels: int,
+        grid: int = GRID,
+    ) -> None:
+        self.name = name
+        self.digest = digest
+        self.placement = placement
+        self.max_pixels = max_pixels
+        self.has_encoder = encoder
+        self.grid = grid
+        self._files = dict(files)
+
+    def decoder_files(self) -> Mapping[str, bytes]:
+        return self._files
+
+    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float]) -> list[Encoded]:
+        """Compress ``(H, W, 3)`` uint8 pictures at quality 1 to 100 (rounded to eighths)."""
+        if not self.has_encoder:
+            raise UsageError(f"codec {self.name} was loaded from an archive and can only decode")
+        qualities = [quality] * len(images) if isinstance(quality, (int, float)) else list(quality)
+        if len(qualities) != len(images):
+            raise UsageError(f"{len(qualities)} qualities for {len(images)} pictures")
+        for value in qualities:
+            if not MIN_QUALITY <= value <= MAX_QUALITY:
+                raise UsageError(f"quality {value} is not between {MIN_QUALITY:.0f} and {MAX_QUALITY:.0f}")
+        results: dict[int, Encoded] = {}
+        for group in self._groups([(image.shape[0], image.shape[1]) for image in images]):
+            codes = np.array([quality_code(qualities[i]) for i in group], dtype=np.int64)
+            for i, encoded in zip(group, self._encode([images[i] for i in group], codes), strict=True):
+                results[i] = encoded
+        return [results[i] for i in range(len(images))]
+
+    def decode(self, bitstreams: Sequence[bytes]) -> list[Decoded]:
+        """Decode bitstreams of mixed sizes and qualities. Raises ``CorruptBitstream`` or ``CodecMismatch``."""
+        parsed = [self._parse(data) for data in bitstreams]
+        results: dict[int, Decoded] = {}
+        for group in self._groups([(p.height, p.width) for p in parsed]):
+            for i, decoded in zip(group, self._decode([parsed[i] for i in group]), strict=True):
+                results[i] = decoded
+        return [results[i] for i in range(len(bitstreams))]
+
+    @abstractmethod
+    def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
+        """Code pictures of one padded size, at these quality codes."""
+
+    @abstractmethod
+    def _decode(self, parsed: Sequence[bitstream.Bitstream]) -> list[Decoded]:
+        """Decode pictures of one padded size."""
+
+    def _parse(self, data: bytes) -> bitstream.Bitstream:
+        parsed = bitstream.unpack(data, max_pixels=self.max_pixels)
+        if parsed.codec != bytes.fromhex(self.digest)[: bitstream.CODEC_BYTES]:
+            raise CodecMismatch(f"written by codec {parsed.codec.hex()}..., this is {self.digest[:8]}...")
+        plan = self._plan(parsed.height, parsed.width)
+        if parsed.tile_log2 != plan.tile_log2 or code_quality(parsed.quality) > MAX_QUALITY:
+            raise CorruptBitstream("the bitstream has another tile size or quality than this codec writes")
+        return parsed
+
+    def _groups(self, sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+        """Indexes of pictures that run together: equal size, up to ``batch_pixels`` pixels."""
+        groups: dict[tuple[int, int], list[list[int]]] = {}
+        for i, (height, width) in enumerate(sizes):
+            size = (round_up(height, self.grid), round_up(width, self.grid))
+            most = max(1, self.placement.batch_pixels // (size[0] * size[1]))
+            batches = groups.setdefault(size, [[]])
+            if len(batches[-1]) == most:
+                batches.append([])
+            batches[-1].append(i)
+        return [batch for batches in groups.values() for batch in batches]
+
+    def _plan(self, height: int, width: int) -> Plan:
+        return Plan.of(height, width, self.grid)
+
+    def _packed(
+        self,
+        image: Pixels,
+        plan: Plan,
+        code: int,
+        sections: Sequence[bitstream.Section],
+        symbols: Sequence[NDArray[np.int16]],
+    ) -> Encoded:
+        """The bitstream of a picture from its sections and the symbols in them, tile by tile."""
+        data = bitstream.pack(
+            bitstream.Bitstream(
+                codec=bytes.fromhex(self.digest)[: bitstream.CODEC_BYTES],
+                width=image.shape[1],
+                height=image.shape[0],
+                quality=code,
+                tile_log2=plan.tile_log2,
+                sections=tuple(sections),
+            )
+        )
+        return Encoded(bitstream=data, symbols=symbol_digest(*symbols))

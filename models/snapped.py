@@ -1,0 +1,268 @@
+"""Codecs whose entropy model reads decoded latents, on every device alike: the *snapped* scheme.
+
+The entropy model runs in float64; all that it decides is snapped to integers (``lichen.models.snapping``): table
+indexes, means, and what is added to decoded latents. It costs time, and so it is for architectures that cannot be
+decoupled, such as published ones with their weights. The transforms run in the precision of the device.
+
+A tile of a large picture has an entropy model of its own, from its own hyper-latent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lichen.models import bitstream
+from lichen.models.batched import BatchedCodec
+from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
+from lichen.models.entropy import rans
+from lichen.models.entropy.tables import CoderTables
+from lichen.models.errors import CorruptBitstream, InvalidCodec
+from lichen.models.integer import SYMBOL_LIMIT
+from lichen.models.networks.stepped import SCALE_MIN, Step, SteppedNetwork
+from lichen.models.placement import Placement
+from lichen.models.planes import cut, padded_part, to_planes
+from lichen.models.snapping import Player, Recorder
+from lichen.models.tiling import Window
+
+UNIT: Final = 256
+"""Means and corrections count 1/256 of a quantisation step."""
+SCALE_MAX: Final = 256.0
+SCALES: Final = 64
+LOG_STEP: Final = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
+HALO: Final = 256
+"""Pixels around a tile that the transforms are given."""
+
+Snapper = Recorder | Player
+Exchange = Callable[[NDArray[np.uint8], Tensor], Tensor]
+"""Called with table indexes ``(B, n)`` and means ``(B, n)`` of a step; returns its symbols ``(B, n)``."""
+
+
+class SnappedCodec(BatchedCodec):
+    """A trained ``SteppedNetwork`` with its frozen tables. Implements ``lichen.models.codec.Codec``; thread-safe.
+
+    It has one rate: the quality is stored and changes nothing. ``z_index`` ``(hyper,)`` is the table of each channel of
+    the hyper-latent; ``expected`` is the self-test of where it was exported. Raises ``InvalidCodec`` if this device
+    computes something else.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        digest: str,
+        network: SteppedNetwork,
+        z_tables: CoderTables,
+        z_index: NDArray[np.uint8],
+        y_tables: CoderTables,
+        expected: bytes | None,
+        files: Mapping[str, bytes],
+        placement: Placement,
+        encoder: bool,
+        max_pixels: int = bitstream.MAX_PIXELS,
+    ) -> None:
+        super().__init__(
+            name=name,
+            digest=digest,
+            files=files,
+            placement=placement,
+            encoder=encoder,
+            max_pixels=max_pixels,
+            grid=network.grid,
+        )
+        fits = z_index.shape == (network.hyper,) and z_index.max(initial=0) < z_tables.count
+        if not fits or y_tables.count != SCALES:
+            raise InvalidCodec(f"codec {name}: the coder tables do not fit the architecture")
+        self.network = network.eval().requires_grad_(False)
+        self.network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for module in self.network.entropy_modules():
+            module.double()
+        self._z_tables, self._z_index, self._y_tables = z_tables, z_index, y_tables
+        self._medians = network.entropy_bottleneck.medians.double()[:, None, None]
+        if expected is not None and self.self_test() != expected:
+            raise InvalidCodec(f"codec {name}: the self-test failed; this device does not compute what others do")
+
+    # --- the entropy model ------------------------------------------------------------------------
+
+    def _run(self, z: Tensor, snappers: Sequence[Snapper], exchange: Exchange) -> tuple[Tensor, Tensor]:
+        """Step through a batch of latents from hyper-latent symbols ``(B, hyper, h, w)`` (any integer dtype).
+
+        Returns the decoded latent in float64 and the symbols as int16, both ``(B, latent, 4h, 4w)``.
+        """
+        network = self.network
+        count, _, rows, columns = z.shape
+        shape = (count, network.latent, 4 * rows, 4 * columns)
+        known = torch.zeros(shape, dtype=torch.float64, device=z.device)
+        symbols = torch.zeros(shape, dtype=torch.int16, device=z.device)
+        with torch.autocast(z.device.type, enabled=False):
+            side = network.side(z.double() + self._medians)
+            for step in network.steps(shape[2], shape[3], z.device):
+                scale, mean, support = network.parameters_of(step, side, known)
+                levels = torch.log(scale.clamp(min=SCALE_MIN) / SCALE_MIN) / LOG_STEP
+                index = _snap(snappers, _taken(step, levels)).clamp(0, SCALES - 1)
+                means = _snap(snappers, _taken(step, mean) * UNIT) / UNIT
+                chosen = exchange(index.to(torch.uint8).cpu().numpy(), means)
+                _put(step, known, chosen.double() + means)
+                _put(step, symbols, chosen.to(torch.int16))
+                if step.last:
+                    part = known[:, step.start : step.stop]
+                    correction = network.refine(step, support, part)
+                    if correction is not None:
+                        part += _snap(snappers, correction * UNIT) / UNIT
+        return known, symbols
+
+    def _z_indexes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The table of each symbol of a hyper-latent ``(hyper, h, w)``."""
+        return np.ascontiguousarray(np.broadcast_to(self._z_index[:, None, None], shape))
+
+    @torch.inference_mode()
+    def self_test(self) -> bytes:
+        """Digest of what the entropy model decides on a fixed pattern, the same on every device: 16 bytes."""
+        side = self.grid // 64
+        pattern = np.arange(self.network.hyper * side * side, dtype=np.int64)
+        z = ((pattern * pattern * 7919 + pattern * 104729) % 5 - 2).reshape(1, -1, side, side)
+        found: list[NDArray[np.generic]] = []
+
+        def exchange(index: NDArray[np.uint8], means: Tensor) -> Tensor:
+            found.append(index)
+            found.append((means * UNIT).cpu().numpy().astype(np.int64))
+            return (torch.arange(means.shape[1], device=means.device) % 3 - 1)[None]
+
+        self._run(torch.from_numpy(z).to(self.placement.device), [Recorder()], exchange)
+        return symbol_digest(*found)
+
+    # --- encoding ---------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
+        plan = self._plan(*images[0].shape[:2])
+
+        def analyse(window: Window) -> Tensor:
+            pixels = torch.from_numpy(np.stack([padded_part(image, window) for image in images]))
+            with self.placement.half_precision():
+                y = self.network.analyse(to_planes(pixels.to(self.placement.device)).float() / 255)
+            return y.float()
+
+        y = plan.assemble(analyse, 16, HALO)
+        sections: list[list[bitstream.Section]] = [[] for _ in images]
+        coded: list[list[NDArray[np.int16]]] = [[] for _ in images]
+        for window in plan.tiles():
+            part = cut(y, window, 16)
+            z = (self.network.h_a(part).double() - self._medians).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+            recorders = [Recorder() for _ in images]
+            latents, symbols = self._code_tile(z, part.double(), recorders)
+            z_symbols = z.to(torch.int32).cpu().numpy()
+            planes = symbols.cpu().numpy()
+            for n, recorder in enumerate(recorders):
+                stream = rans.encode(*latents[n], self._y_tables, single=True)
+                head = rans.encode(z_symbols[n], self._z_indexes(z_symbols[n].shape), self._z_tables)
+                sections[n].append(bitstream.Section(z=head, y=recorder.pack() + stream))
+                coded[n] += [z_symbols[n].astype(np.int16), planes[n]]
+        return [
+            self._packed(image, plan, int(code), sections[n], coded[n])
+            for n, (image, code) in enumerate(zip(images, codes, strict=True))
+        ]
+
+    def _code_tile(
+        self, z: Tensor, y: Tensor, recorders: Sequence[Recorder]
+    ) -> tuple[list[tuple[NDArray[np.int32], NDArray[np.uint8]]], Tensor]:
+        """Symbols with their table indexes for each picture, in the order of coding; and the symbols as planes."""
+        steps = iter(self.network.steps(y.shape[2], y.shape[3], y.device))
+        listed: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
+
+        def exchange(index: NDArray[np.uint8], means: Tensor) -> Tensor:
+            symbols = (_taken(next(steps), y) - means).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+            skipped = torch.from_numpy(index < self._y_tables.skip_index).to(symbols.device)
+            symbols = symbols.masked_fill(skipped, 0)
+            listed.append((symbols.to(torch.int32).cpu().numpy(), index))
+            return symbols
+
+        _, planes = self._run(z, recorders, exchange)
+        streams = [
+            (np.concatenate([s[n] for s, _ in listed]), np.concatenate([i[n] for _, i in listed]))
+            for n in range(len(recorders))
+        ]
+        return streams, planes
+
+    # --- decoding ---------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _decode(self, parsed: Sequence[bitstream.Bitstream]) -> list[Decoded]:
+        plan = self._plan(parsed[0].height, parsed[0].width)
+        shape = (len(parsed), self.network.latent, plan.height // 16, plan.width // 16)
+        y = torch.empty(shape, device=self.placement.device, memory_format=torch.channels_last)
+        coded: list[list[NDArray[np.int16]]] = [[] for _ in parsed]
+        for number, window in enumerate(plan.tiles()):
+            sections = [one.sections[number] for one in parsed]
+            decoded, z, symbols = self._read_tile(sections, window)
+            rows, columns = window.at(16)
+            y[:, :, rows, columns] = decoded.float()
+            for n, parts in enumerate(coded):
+                parts += [z[n], symbols[n]]
+        pixels = [np.empty((one.height, one.width, 3), dtype=np.uint8) for one in parsed]
+        for window in plan.tiles():
+            outer = window.grown(HALO, plan.height, plan.width)
+            with self.placement.half_precision():
+                x = self.network.synthesise(cut(y, outer, 16)).float()
+            x = cut(x, window.inside(outer), 1)
+            parts_of_all = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            for picture, part in zip(pixels, parts_of_all, strict=True):
+                target = picture[window.at(1)]  # ends where the picture does, before the padding
+                target[:] = part[: target.shape[0], : target.shape[1]]
+        return [Decoded(pixels=picture, symbols=symbol_digest(*coded[n])) for n, picture in enumerate(pixels)]
+
+    def _read_tile(
+        self, sections: Sequence[bitstream.Section], window: Window
+    ) -> tuple[Tensor, NDArray[np.int16], NDArray[np.int16]]:
+        """The decoded latent of a tile of each picture, with the symbols of hyper-latent and latent."""
+        rows, columns = (window.bottom - window.top) // 64, (window.right - window.left) // 64
+        shape = (self.network.hyper, rows, columns)
+        z = np.stack([_narrow(rans.decode(s.z, self._z_indexes(shape), self._z_tables)) for s in sections])
+        players = [Player(section.y) for section in sections]
+        readers = [
+            rans.Reader(section.y[player.end :], self._y_tables)
+            for section, player in zip(sections, players, strict=True)
+        ]
+
+        def exchange(index: NDArray[np.uint8], means: Tensor) -> Tensor:
+            symbols = np.stack([_narrow(reader.read(index[n])) for n, reader in enumerate(readers)])
+            return torch.from_numpy(symbols).to(means.device)
+
+        y, symbols = self._run(torch.from_numpy(z).to(self.placement.device), players, exchange)
+        for player, reader in zip(players, readers, strict=True):
+            player.finish()
+            reader.finish()
+        return y, z, symbols.cpu().numpy()
+
+
+def _snap(snappers: Sequence[Snapper], values: Tensor) -> Tensor:
+    """Each picture's values with its own list."""
+    return torch.stack([snapper.snap(value) for snapper, value in zip(snappers, values, strict=True)])
+
+
+def _taken(step: Step, plane: Tensor) -> Tensor:
+    """What belongs to a step: ``(B, n)``. ``plane`` has all channels of the latent, or only those of the step."""
+    if plane.shape[1] != step.stop - step.start:
+        plane = plane[:, step.start : step.stop]
+    return (plane if step.mask is None else plane[:, :, step.mask]).reshape(len(plane), -1)
+
+
+def _put(step: Step, plane: Tensor, values: Tensor) -> None:
+    """The inverse: write ``(B, n)`` where they belong in all channels of the latent."""
+    target = plane[:, step.start : step.stop]
+    if step.mask is None:
+        target.copy_(values.reshape(target.shape))
+    else:
+        target[:, :, step.mask] = values.reshape(*target.shape[:2], -1)
+
+
+def _narrow(symbols: NDArray[np.int32]) -> NDArray[np.int16]:
+    if symbols.size and max(-int(symbols.min()), int(symbols.max())) > SYMBOL_LIMIT:
+        raise CorruptBitstream("a symbol is larger than any encoder writes")
+    return symbols.astype(np.int16)
