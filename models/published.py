@@ -17,10 +17,18 @@ from numpy.typing import NDArray
 
 from lichen.models.arrays import Arrays, canonical, decoder_digest, fit_weights, half, pack_arrays, pretty, read_arrays
 from lichen.models.card import check_digest, check_fields, decoder_card, number_between, parse_card
-from lichen.models.entropy.tables import MAX_ENTRIES, MAX_TABLES, CoderTables, GaussianScales, gaussian_tables, tables_from_pmfs
+from lichen.models.entropy.tables import (
+    MAX_ENTRIES,
+    MAX_TABLES,
+    CoderTables,
+    GaussianScales,
+    gaussian_tables,
+    tables_from_pmfs,
+)
 from lichen.models.errors import InvalidCodec
 from lichen.models.networks.cwam import CWAM, CWAMConfig
 from lichen.models.networks.grouped import STAGES, GroupedConfig, GroupedNetwork
+from lichen.models.networks.hyperpriors import KINDS, HyperpriorConfig, hyperprior
 from lichen.models.networks.stepped import SCALE_MIN, SteppedNetwork
 from lichen.models.networks.tcm import TCM, TCMConfig
 from lichen.models.placement import Placement
@@ -60,6 +68,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "weight": _WEIGHTS,
         },
     ),
+    "compressai": Architecture(
+        config=HyperpriorConfig,
+        network=hyperprior,
+        limits={"kind": tuple(KINDS), "channels": _WIDTHS, "latent": _WIDTHS, "weight": _WEIGHTS},
+    ),
 }  # fmt: skip
 
 SIZES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -77,6 +90,7 @@ SIZES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "grouped",
         {"blocks": "hscatb", "widths": (96, 144, 192), "depths": (2, 2, 6), "expansion": 2, "gated": False},
     ),
+    **{f"compressai/{kind}": ("compressai", {"kind": kind}) for kind in KINDS},
 }
 """Published sizes by name."""
 
@@ -90,7 +104,7 @@ def new_network(name: str, **arguments: Any) -> SteppedNetwork:
 
 def export_published(network: SteppedNetwork, name: str, notes: Mapping[str, Any]) -> dict[str, bytes]:
     """Freeze a network into codec files, ``{"json": ..., "safetensors": ...}``, both halves in float32."""
-    system = next(n for n, a in ARCHITECTURES.items() if type(network) is a.network)
+    system = next(n for n, a in ARCHITECTURES.items() if isinstance(network.config, a.config))  # type: ignore[arg-type]
     encoder = tuple(f"{prefix}." for prefix in network.encoder)
     arrays: Arrays = {}
     for key, tensor in network.state_dict().items():
@@ -125,6 +139,13 @@ def load_published(files: Mapping[str, bytes], placement: Placement) -> SnappedC
     return codec
 
 
+def network_from_files(files: Mapping[str, bytes]) -> SteppedNetwork:
+    """A trainable network from full codec files. Raises ``InvalidCodec``."""
+    arrays = read_arrays(files.get("safetensors", b""))
+    config = decoder_card(parse_card(files))
+    return _network(config, half(arrays, "decoder."), half(arrays, "encoder."))
+
+
 def load_published_decoder(config: Mapping[str, Any], files: Mapping[str, bytes], placement: Placement) -> SnappedCodec:
     """The codec that an archive carries; it has no encoder. Raises ``InvalidCodec``."""
     return _build(config, read_arrays(files.get("safetensors", b"")), None, placement)
@@ -133,13 +154,7 @@ def load_published_decoder(config: Mapping[str, Any], files: Mapping[str, bytes]
 def _build(
     config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None, placement: Placement, *, test: bool = True
 ) -> SnappedCodec:
-    architecture, arguments = _arguments(config)
-    with torch.device("meta"):  # nothing is allocated until names and shapes have been compared
-        network = architecture.network(architecture.config(**arguments))
-    weights = {n: a for n, a in decoder.items() if not n.startswith("tables.")} | (encoder or {})
-    apart = tuple(f"{prefix}." for prefix in network.encoder)
-    names = tuple(n for n in network.state_dict() if encoder is not None or not n.startswith(apart))
-    fit_weights(network, weights, names)
+    network = _network(config, decoder, encoder)
     z, y = (CoderTables.from_arrays(half(decoder, f"tables.{stream}.")) for stream in _TABLES)
     index = decoder.get("tables.z_index")
     if index is None or index.dtype != np.uint8:
@@ -157,6 +172,17 @@ def _build(
         placement=placement,
         encoder=encoder is not None,
     )
+
+
+def _network(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None) -> SteppedNetwork:
+    architecture, arguments = _arguments(config)
+    with torch.device("meta"):  # nothing is allocated until names and shapes have been compared
+        network = architecture.network(architecture.config(**arguments))
+    weights = {n: a for n, a in decoder.items() if not n.startswith("tables.")} | (encoder or {})
+    apart = tuple(f"{prefix}." for prefix in network.encoder)
+    names = tuple(n for n in network.state_dict() if encoder is not None or not n.startswith(apart))
+    fit_weights(network, weights, names)
+    return network
 
 
 def _arguments(config: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:

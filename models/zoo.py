@@ -1,7 +1,8 @@
 """Codecs by name: those whose weights ship here, the classical ones, and whatever other packages register.
 
 A learned codec is also loaded from files elsewhere: a name that ends in ``.json`` is the path of a codec JSON, with
-its weights beside it as ``.safetensors``.
+its weights beside it as ``.safetensors``. Those that ``lichen models import`` or a person put into the user's folder
+(``LICHEN_CODECS``, by default ``lichen/codecs`` in the folder of the system for user data) go by their names.
 
 Third parties add a codec with an entry point of the group ``lichen.codecs``; its value is a callable
 ``(*, device: str, precision: str) -> Codec`` and its name is the codec's name. Names that ship here win.
@@ -9,6 +10,7 @@ Third parties add a codec with an entry point of the group ``lichen.codecs``; it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from importlib.resources import files as package_files
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lichen.models import defaults
-from lichen.models.card import decoder_card, parse_card
+from lichen.models.card import parse_card
 from lichen.models.codec import Codec
 from lichen.models.errors import InvalidCodec, UnknownCodec, UsageError
 
@@ -45,6 +47,8 @@ def load_codec(name: str, *, device: str = "cpu", precision: str = "auto") -> Co
         return _load_path(Path(name), device=device, precision=precision)
     if factory := _shipped().get(name):
         return factory(device=device, precision=precision)
+    if name in _user_names():
+        return _load_path(user_folder() / f"{name}.json", device=device, precision=precision)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == name:
             codec = entry.load()(device=device, precision=precision)
@@ -70,10 +74,31 @@ def codec_from_files(files: Mapping[str, bytes], *, device: str = "cpu", precisi
 
 
 def codec_names() -> list[str]:
-    """All names that ``load_codec`` accepts, shipped ones first."""
+    """All names that ``load_codec`` accepts, shipped ones first, then the user's."""
     names = list(_shipped())
+    names += sorted(_user_names() - set(names))
     names += sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)} - set(names))
     return names
+
+
+def check_name(name: str) -> str:
+    """``name``, if a codec's files can have it. Raises ``UsageError``."""
+    if not name or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name) or name.startswith("."):
+        raise UsageError(f"{name!r} is no name for a codec: letters, digits, '.', '_' and '-'")
+    return name
+
+
+def user_folder() -> Path:
+    """Where the user's own codecs are looked for."""
+    if own := os.environ.get("LICHEN_CODECS"):
+        return Path(own)
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "lichen" / "codecs"
+
+
+def _user_names() -> set[str]:
+    folder = user_folder()
+    return {path.stem for path in folder.glob("*.json")} if folder.is_dir() else set()
 
 
 def _shipped() -> dict[str, CodecFactory]:
@@ -108,6 +133,8 @@ def full_files(name: str) -> dict[str, bytes]:
     """
     if name.endswith(".json"):
         return _read_path(Path(name))
+    if name in _user_names():
+        return _read_path(user_folder() / f"{name}.json")
     if name not in _LEARNED:
         raise UnknownCodec(f"{name!r} is not one of the learned codecs {', '.join(_LEARNED)}, nor a .json file")
     return _packaged(name)
@@ -127,12 +154,10 @@ def _learned_factory(name: str) -> CodecFactory:
 
 def _load_full(files: Mapping[str, bytes], device: str, precision: str) -> Codec:
     """A codec with its encoder, of either scheme."""
-    from lichen.models.checkpoint import load_full
+    from lichen.models.architectures import load_full
     from lichen.models.placement import place
-    from lichen.models.published import FAMILY, load_published
 
-    family = decoder_card(parse_card(files)).get("family")
-    return (load_published if family == FAMILY else load_full)(files, place(device, precision))
+    return load_full(files, place(device, precision))
 
 
 def _learned_from_files(config: Mapping[str, Any], files: Mapping[str, bytes], **placement: str) -> Codec:

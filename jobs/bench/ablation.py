@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -168,7 +169,7 @@ def _case(
         note=variant.note,
         loss=trainer.validate()["loss"],
         seconds_per_step=60 * trainer.minutes / max(1, trainer.step),
-        speed=_speed(trainer.network),
+        speed=_speed(cast(CodecNetwork, trainer.network)),
         parameters=sum(p.numel() for p in trainer.network.parameters()),
     )
 

@@ -19,6 +19,7 @@ from lichen.jobs.evaluate import load_pictures
 from lichen.jobs.training.run import best_network
 from lichen.models import defaults
 from lichen.models.checkpoint import load_full, network_from_files
+from lichen.models.errors import UsageError
 from lichen.models.networks.hyperprior import logistic_bits, symbol_scale
 from lichen.models.networks.network import CodecNetwork
 from lichen.models.placement import place
@@ -55,6 +56,8 @@ def run(
     pictures = list(load_pictures(source).values())
     files = full_files(codec)
     network = network_from_files(files) if weights is None else best_network(weights)
+    if not isinstance(network, CodecNetwork):
+        raise UsageError(f"{codec} has no decoupled entropy model to compare with")
     network.eval()
     learned = load_full(files, place("cpu", "float32"))
     pixels = sum(picture.shape[0] * picture.shape[1] for picture in pictures)

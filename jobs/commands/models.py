@@ -1,7 +1,8 @@
-"""``lichen models``: the codecs that are there."""
+"""``lichen models``: the codecs that are there, those that can be trained, and those of others."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(invoke_without_command=True, help="List the codecs, or show one.")
     group.callback()(list_models)
     group.command("show")(show)
+    group.command("architectures")(architectures)
+    group.command("import")(import_)
     app.add_typer(group, name="models")
 
 
@@ -58,6 +61,68 @@ def show(
         if key != "configuration":
             out.print(f"{key}: {value}")
     out.print_json(data=summary["configuration"])
+
+
+def architectures(as_json: JsonOption = False) -> None:
+    """List the architectures that `lichen train --architecture` takes, with their switches."""
+    import torch
+
+    from lichen.jobs import console
+    from lichen.models.architectures import DECOUPLED, architecture_names, build, config_of, to_json
+    from lichen.models.networks.trunks import TRUNKS
+
+    found: list[dict[str, Any]] = []
+    for name in architecture_names():
+        with torch.device("meta"):
+            network = build(config := config_of(name))
+        found.append(
+            {
+                "name": name,
+                "parameters": sum(parameter.numel() for parameter in network.parameters()),
+                "rates": "continuous" if to_json(config)["architecture"] == DECOUPLED else "one",
+                "switches": list(TRUNKS[name].switches) if name in TRUNKS else [],
+            }
+        )
+    if as_json:
+        console.write_json(found)
+        return
+    rows = console.table("Architectures", ("name", "parameters", "rates", "switches"))
+    for one in found:
+        rows.add_row(one["name"], f"{one['parameters']:,}", one["rates"], ", ".join(one["switches"]))
+    console.stdout().print(rows)
+
+
+def import_(
+    system: Annotated[str, typer.Argument(help="tcm, cwam, compressai/mbt2018-mean, ...")],
+    checkpoint: Annotated[Path, typer.Argument(help="A PyTorch checkpoint as the published code saves it.")],
+    name: Annotated[str | None, typer.Option(help="Of the codec. Default: that of the file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: the user's, where --codec finds it.")] = None,
+    weight: Annotated[
+        float | None, typer.Option("--lambda", min=0, help="What it was trained for; only told in the card.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a codec of a published checkpoint. Its weights are in every archive that it writes: mind their licence."""
+    from lichen.jobs import console
+    from lichen.models.architectures import load_full
+    from lichen.models.official import import_checkpoint, read_checkpoint
+    from lichen.models.placement import place
+    from lichen.models.published import export_published
+    from lichen.models.zoo import check_name, user_folder
+
+    name = check_name(name or checkpoint.name.partition(".")[0])
+    network = import_checkpoint(system, read_checkpoint(checkpoint), weight=weight)
+    files = export_published(network, name, {"imported": {"system": system, "checkpoint": checkpoint.name}})
+    summary = _summary(load_full(files, place("cpu", "float32")))
+    folder = out or user_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("safetensors", "json"):
+        (folder / f"{name}.{kind}").write_bytes(files[kind])
+    if as_json:
+        console.write_json(summary | {"path": str(folder / f"{name}.json")})
+    else:
+        where = name if out is None else str(folder / f"{name}.json")
+        typer.echo(f"codec {name}: {summary['decoder_bytes']:,} bytes in each archive; use it as --codec {where}")
 
 
 def _summary(codec: Codec) -> dict[str, Any]:

@@ -24,11 +24,11 @@ def register(app: typer.Typer) -> None:
 def train(
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; one with a checkpoint goes on from it.")],
-    blocks: Annotated[
-        str | None, typer.Option(help="Architecture (`lichen models --architectures`), with its switches.")
+    architecture: Annotated[
+        str | None, typer.Option(help="`lichen models architectures` lists them, with their switches.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the codec, and of its two files in the folder. Default: the blocks'.")
+        str | None, typer.Option(help="Of the codec, and of its two files in the folder. Default: the architecture's.")
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Budget in minutes of training.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Budget in steps; the budget used up first counts.")] = None,
@@ -60,8 +60,8 @@ def train(
     for side in (crop, large_crop):
         if side % 64:
             raise UsageError(f"the side of a crop is a multiple of 64, not {side}")
-    if blocks is not None and from_codec is not None:
-        raise UsageError("the blocks are those of the codec to begin with; do not give both")
+    if architecture is not None and from_codec is not None:
+        raise UsageError("the architecture is that of the codec to begin with; do not give both")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder")
     for source in sources:
@@ -78,7 +78,7 @@ def train(
     from lichen.jobs.training.config import TrainConfig
     from lichen.jobs.training.loop import Progress
     from lichen.jobs.training.run import train as run
-    from lichen.models.networks.network import NetworkConfig
+    from lichen.models.architectures import config_of
 
     config = TrainConfig(
         steps=steps,
@@ -113,8 +113,8 @@ def train(
             list(sources),
             out,
             config,
-            model=None if blocks is None else NetworkConfig.of(blocks),
-            name=name or (blocks or defaults.CODEC).replace(":", "-").replace(",", "-"),
+            model=None if architecture is None else config_of(architecture),
+            name=name or (architecture or defaults.CODEC).translate(str.maketrans(":,/", "---")),
             device=device,
             precision=precision,
             cache=cache,

@@ -22,12 +22,15 @@ from torch import Tensor
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import CropSampler, PictureCache, split
 from lichen.jobs.training.soap import Soap
+from lichen.models.architectures import Config, build, from_json, to_json
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.errors import TrainingError
 from lichen.models.networks.initialise import conditioning, initialise
-from lichen.models.networks.network import CodecNetwork, NetworkConfig
+from lichen.models.networks.network import CodecNetwork
 
 VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
+ONE_RATE = (50.0,)
+"""The quality of networks that have one rate: it changes nothing."""
 VALIDATION_SIDE = 256
 
 
@@ -48,12 +51,13 @@ class Progress:
 class Trainer:
     """A run that can be stopped at any step and resumed from ``checkpoint``.
 
-    ``prepare`` gives the new network its starting values, from ``(256, 3, 128, 128)`` patches in [0, 1].
+    ``prepare`` gives a new network of the common frame its starting values, from ``(256, 3, 128, 128)`` patches in
+    [0, 1]; published networks start as their authors have them.
     """
 
     def __init__(
         self,
-        model: NetworkConfig,
+        model: Config,
         config: TrainConfig,
         cache: PictureCache,
         folder: Path,
@@ -64,17 +68,19 @@ class Trainer:
     ) -> None:
         torch.manual_seed(config.seed)
         folder.mkdir(parents=True, exist_ok=True)
-        self.config = config
+        self.model, self.config = model, config
         self.folder = folder
         self.device = torch.device(device)
         self.autocast = autocast
         training, validation = split(cache, config.validation)
         self.sampler = CropSampler(cache, training, config.seed)
         self.held = _centre_crops(cache, validation)
-        self.network = CodecNetwork(model)
-        patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
-        prepare(self.network, patches)
-        factors = conditioning(self.network, patches)
+        self.network = build(model)
+        factors: dict[str, Tensor] = {}
+        if isinstance(self.network, CodecNetwork):
+            patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
+            prepare(self.network, patches)
+            factors = conditioning(self.network, patches)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimiser = Soap(self._groups(), lr=config.rate)
@@ -103,7 +109,7 @@ class Trainer:
     def save(self) -> None:
         """Write everything that resuming needs, atomically."""
         state = {
-            "model": asdict(self.network.config),
+            "model": to_json(self.model),
             "config": asdict(self.config),
             "network": self.network.state_dict(),
             "average": self.average,
@@ -122,7 +128,7 @@ class Trainer:
     def resume(self) -> None:
         """Go on from ``checkpoint``. Raises ``TrainingError`` if it belongs to another architecture."""
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if NetworkConfig(**state["model"]) != self.network.config:
+        if from_json(state["model"]) != self.model:
             raise TrainingError(f"{self.checkpoint} was trained with another architecture; choose another folder")
         if state["optimiser"]["param_groups"][0].keys() != self.optimiser.param_groups[0].keys():
             raise TrainingError(f"{self.checkpoint} was trained with another optimiser; export it and start from it")
@@ -205,7 +211,7 @@ class Trainer:
         self.network.eval()
         result: dict[str, float] = {}
         losses = []
-        for quality in VALIDATION_QUALITIES:
+        for quality in VALIDATION_QUALITIES if isinstance(self.network, CodecNetwork) else ONE_RATE:
             totals: list[Tensor] = []
             for chunk in torch.split(self.held, 8):
                 x = (chunk.to(self.device) / 255).contiguous(memory_format=torch.channels_last)
@@ -230,7 +236,7 @@ class Trainer:
             validation = self.validate() if last or self.step % self.config.validate_every == 0 else None
             if validation is not None and validation["loss"] < self.best:
                 self.best = validation["loss"]
-                torch.save({"model": asdict(self.network.config), "average": self.average}, self.folder / "best.pt")
+                torch.save({"model": to_json(self.model), "average": self.average}, self.folder / "best.pt")
             if last or self.step % self.config.checkpoint_every == 0:
                 self.save()
             self._log(progress, validation)
@@ -256,7 +262,7 @@ def _rate_scale(name: str, config: TrainConfig) -> float:
     a network writes corrections of a few grey levels and must move less, or noise is all that it learns; the
     linear transform is right from the start; the scales of all latents hang on few weights.
     """
-    if ".linear." in name:
+    if name.startswith(("g_a.linear.", "g_s.linear.")):
         return config.linear_rate
     if ".network.head." in name:
         return config.head_rate

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from lichen.jobs.training.curves import plot_curves, truncate_log
 from lichen.jobs.training.data import PictureCache, open_cache
 from lichen.jobs.training.loop import Progress, Trainer
 from lichen.models import defaults
-from lichen.models.checkpoint import export_codec, load_full, network_from_files
-from lichen.models.errors import TrainingError, UsageError
-from lichen.models.networks.network import CodecNetwork, NetworkConfig
+from lichen.models.architectures import Config, Network, build, export, from_json, load_full, network_from_files
+from lichen.models.errors import InvalidCodec, TrainingError, UsageError
+from lichen.models.networks.network import NetworkConfig
 from lichen.models.placement import place
-from lichen.models.zoo import check_placement, full_files
+from lichen.models.zoo import check_name, check_placement, full_files
 
 Report = Callable[[Progress, Mapping[str, float] | None], None]
 """Called after every step, with the validation where there was one."""
@@ -52,7 +52,7 @@ def train(
     folder: str | Path,
     config: TrainConfig,
     *,
-    model: NetworkConfig | None = None,
+    model: Config | None = None,
     name: str = defaults.CODEC,
     device: str = "auto",
     precision: str = "auto",
@@ -75,8 +75,7 @@ def train(
         raise UsageError("at least one picture must be held out for validation")
     if start is not None and model is not None:
         raise UsageError("the architecture comes from the codec to start with; do not give both")
-    if not name or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name) or name.startswith("."):
-        raise UsageError(f"{name!r} is no name for a codec: letters, digits, '.', '_' and '-'")
+    check_name(name)
     check_placement(device, precision)
     placement = place(device, precision)
     if placement.half not in (None, torch.bfloat16):
@@ -84,7 +83,7 @@ def train(
     folder = Path(folder)
     pictures = open_cache([Path(source) for source in sources], folder / "cache" if cache is None else Path(cache))
     network = None if start is None else network_from_files(full_files(start))
-    architecture = model or NetworkConfig() if network is None else network.config
+    architecture = model or NetworkConfig() if network is None else cast(Config, network.config)
     trainer = Trainer(
         architecture, config, pictures, folder, device=str(placement.device), autocast=placement.half is not None
     )
@@ -137,19 +136,19 @@ class _StoppedError(Exception):
     """Leaves the loop between two steps."""
 
 
-def _adopt(trainer: Trainer, network: CodecNetwork) -> None:
+def _adopt(trainer: Trainer, network: Network) -> None:
     """Begin with given weights instead of those that the trainer made."""
     trainer.network.load_state_dict(network.state_dict())
     trainer.average = {name: value.detach().clone() for name, value in trainer.network.state_dict().items()}
 
 
-def best_network(path: Path, device: torch.device | str = "cpu") -> CodecNetwork:
+def best_network(path: Path, device: torch.device | str = "cpu") -> Network:
     """The averaged weights of the ``best.pt`` of a run. Raises ``UsageError`` if the file holds none."""
     try:
         best = torch.load(path, map_location=device, weights_only=True)
-        network = CodecNetwork(NetworkConfig(**best["model"]))
+        network = build(from_json(best["model"]))
         network.load_state_dict(best["average"])
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, RuntimeError, InvalidCodec) as error:
         raise UsageError(f"{path} holds no weights of this architecture: {error}") from error
     return network
 
@@ -159,7 +158,7 @@ def _export(
 ) -> tuple[Path, str]:
     """Write the codec files of the best weights, and prove that they decode what they encode."""
     network = best_network(folder / "best.pt", device)
-    files = export_codec(network, name, card)
+    files = export(network, name, card)
     codec = load_full(files, place("cpu", "float32"))
     picture = np.ascontiguousarray(pictures.picture(0)[:PROOF_SIDE, :PROOF_SIDE])
     encoded = codec.encode([picture], 50.0)[0]

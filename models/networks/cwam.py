@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.models.networks.attention import Dense, from_windows, relative_positions, shift_mask, to_windows
-from lichen.models.networks.layers import GDN, GateAttention, ResidualUnit, conv, deconv, subpixel
-from lichen.models.networks.stepped import Step, SteppedNetwork, even_places
+from lichen.models.networks.context import ContextNetwork, hyper_pair
+from lichen.models.networks.layers import GDN, GateAttention, ResidualUnit, conv, deconv
 
 
 def coarse_windows(x: Tensor, window: int) -> Tensor:
@@ -181,22 +181,7 @@ class Enhancement(nn.Module):
         return x + 0.2 * y
 
 
-class MaskedConv(nn.Conv2d):
-    """A 5x5 convolution that sees only what is decoded: what comes before (serial), or the anchors (checkerboard)."""
-
-    mask: Tensor
-
-    def __init__(self, inputs: int, outputs: int, context: str) -> None:
-        super().__init__(inputs, outputs, 5, padding=2)
-        places = torch.arange(25).reshape(5, 5)
-        seen = places < 12 if context == "serial" else places % 2 == 1
-        self.register_buffer("mask", seen[None, None].expand(outputs, inputs, 5, 5).float())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=2)
-
-
-class CWAM(SteppedNetwork):
+class CWAM(ContextNetwork):
     """The published codec: enhancement, cross-window attention at 1/4 and 1/16, a hyperprior with a context model."""
 
     encoder = ("enh.forw_enh", "attention.forw_att", "cnn.g_a", "h_a")
@@ -204,7 +189,7 @@ class CWAM(SteppedNetwork):
 
     def __init__(self, config: CWAMConfig) -> None:
         c = config.channels
-        super().__init__(latent=c, hyper=c, weight=config.weight)
+        super().__init__(latent=c, hyper=c, weight=config.weight, context=config.context)
         self.config = config
         self.enh = nn.ModuleDict({"forw_enh": Enhancement(), "back_enh": Enhancement()})
         self.attention = nn.ModuleDict({"forw_att": GateAttention(c), "back_att": GateAttention(c)})
@@ -221,20 +206,7 @@ class CWAM(SteppedNetwork):
                 ),
             }
         )  # fmt: skip
-        more = c * 3 // 2
-        self.h_a = nn.Sequential(
-            conv(c, c, 3, 1), nn.LeakyReLU(), conv(c, c, 3, 1), nn.LeakyReLU(), conv(c, c, 3), nn.LeakyReLU(),
-            conv(c, c, 3, 1), nn.LeakyReLU(), conv(c, c, 3),
-        )  # fmt: skip
-        self.h_s = nn.Sequential(
-            conv(c, c, 3, 1), nn.LeakyReLU(), subpixel(c, c), nn.LeakyReLU(), conv(c, more, 3, 1), nn.LeakyReLU(),
-            subpixel(more, more), nn.LeakyReLU(), conv(more, 2 * c, 3, 1),
-        )  # fmt: skip
-        self.context_prediction = MaskedConv(c, 2 * c, config.context)
-        self.entropy_parameters = nn.Sequential(
-            conv(4 * c, c * 10 // 3, 1, 1), nn.LeakyReLU(), conv(c * 10 // 3, c * 8 // 3, 1, 1), nn.LeakyReLU(),
-            conv(c * 8 // 3, 2 * c, 1, 1),
-        )  # fmt: skip
+        self.h_a, self.h_s = hyper_pair(c)
 
     def analyse(self, x: Tensor) -> Tensor:
         """The latent of pictures."""
@@ -245,44 +217,3 @@ class CWAM(SteppedNetwork):
         """Pictures from decoded latents."""
         x: Tensor = self.enh["back_enh"](self.cnn["g_s"](self.attention["back_att"](y)))
         return x
-
-    def steps(self, height: int, width: int, device: torch.device) -> list[Step]:
-        """Two steps of a checkerboard; or wavefronts: what has all of its 12 neighbours before it decoded."""
-        if self.config.context == "checkerboard":
-            anchors = even_places(height, width, device)
-            return [Step(0, 0, self.latent, anchors, last=False), Step(1, 0, self.latent, ~anchors)]
-        # a place needs the row above up to two columns to its right
-        row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)[None, :]
-        wave = column + 3 * row
-        count = width + 3 * (height - 1)
-        return [Step(n, 0, self.latent, wave == n, last=n == count - 1) for n in range(count)]
-
-    def side(self, z: Tensor) -> Tensor:
-        """Features of the hyper-latent."""
-        features: Tensor = self.h_s(z)
-        return features
-
-    def parameters_of(self, step: Step, side: Tensor, known: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Scales and means; scales come first in the published network."""
-        if self.config.context == "serial" and step.mask is not None:
-            return self._at_places(step.mask, side, known)
-        # nothing is known at first, and not even the bias may tell anything
-        context = self.context_prediction(known) if step.number else torch.zeros_like(side)
-        scale, mean = self.entropy_parameters(torch.cat([side, context], 1)).chunk(2, 1)
-        return scale, mean, None
-
-    def _at_places(self, mask: Tensor, side: Tensor, known: Tensor) -> tuple[Tensor, Tensor, None]:
-        """The same at the places of a wavefront only, zeros elsewhere."""
-        row, column = mask.nonzero().unbind(1)
-        around = torch.arange(5, device=mask.device)
-        padded = F.pad(known, (2, 2, 2, 2))
-        seen = padded[:, :, (row[:, None] + around)[:, :, None], (column[:, None] + around)[:, None, :]]
-        layer = self.context_prediction
-        assert layer.bias is not None
-        context = torch.einsum("bcnij,ocij->bon", seen, layer.weight * layer.mask) + layer.bias[:, None]
-        features = torch.cat([side[:, :, row, column], context], 1)[..., None]
-        parameters = self.entropy_parameters(features)[..., 0]
-        plane = parameters.new_zeros(*parameters.shape[:2], *mask.shape)
-        plane[:, :, row, column] = parameters
-        scale, mean = plane.chunk(2, 1)
-        return scale, mean, None

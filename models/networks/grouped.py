@@ -66,7 +66,7 @@ class CheckerboardConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 5, padding=2)
         odd = (torch.arange(25).reshape(5, 5) % 2 == 1).float()
-        self.register_buffer("mask", odd, persistent=False)
+        self.register_buffer("mask", odd)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=2)
