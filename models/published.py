@@ -40,7 +40,11 @@ SKIP_BELOW = 0.17
 """Latents of a standard deviation below this are not coded: they would be zero 997 times in 1,000."""
 _TABLES = ("z", "y")
 _WIDTHS = (8, 1024)
-_WEIGHTS = (1e-6, 1e3)
+_RATES: dict[str, tuple[float, float] | tuple[str, ...]] = {
+    "weight": (1e-6, 1e3),
+    "weight_max": (1e-6, 1e3),
+    "anchors": (0, 64),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,24 +58,23 @@ class Architecture:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "tcm": Architecture(config=TCMConfig, network=TCM, limits={"half": (32, 256), "weight": _WEIGHTS}),
+    "tcm": Architecture(config=TCMConfig, network=TCM, limits={"half": (32, 256)} | _RATES),
     "cwam": Architecture(
         config=CWAMConfig,
         network=CWAM,
-        limits={"channels": _WIDTHS, "weight": _WEIGHTS, "context": ("serial", "checkerboard")},
+        limits={"channels": _WIDTHS, "context": ("serial", "checkerboard")} | _RATES,
     ),
     "grouped": Architecture(
         config=GroupedConfig,
         network=GroupedNetwork,
         limits={
             "blocks": tuple(STAGES), "widths": _WIDTHS, "depths": (0, 32), "expansion": (1, 8), "gated": (0, 1),
-            "weight": _WEIGHTS,
-        },
+        } | _RATES,
     ),
     "compressai": Architecture(
         config=HyperpriorConfig,
         network=hyperprior,
-        limits={"kind": tuple(KINDS), "channels": _WIDTHS, "latent": _WIDTHS, "weight": _WEIGHTS},
+        limits={"kind": tuple(KINDS), "channels": _WIDTHS, "latent": _WIDTHS} | _RATES,
     ),
 }  # fmt: skip
 

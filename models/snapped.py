@@ -24,7 +24,7 @@ from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
 from lichen.models.errors import CorruptBitstream, InvalidCodec
-from lichen.models.integer import SYMBOL_LIMIT
+from lichen.models.integer import SYMBOL_LIMIT, code_quality
 from lichen.models.networks.stepped import SCALE_MIN, Step, SteppedNetwork
 from lichen.models.placement import Placement
 from lichen.models.planes import cut, padded_part, to_planes
@@ -47,7 +47,7 @@ Exchange = Callable[[NDArray[np.uint8], Tensor], Tensor]
 class SnappedCodec(BatchedCodec):
     """A trained ``SteppedNetwork`` with its frozen tables. Implements ``lichen.models.codec.Codec``; thread-safe.
 
-    It has one rate: the quality is stored and changes nothing. ``z_index`` ``(hyper,)`` is the table of each channel of
+    If the network has one rate, the quality is stored and changes nothing. ``z_index`` ``(hyper,)`` is the table of each channel of
     the hyper-latent; ``expected`` is the self-test of where it was exported. Raises ``InvalidCodec`` if this device
     computes something else.
     """
@@ -117,6 +117,9 @@ class SnappedCodec(BatchedCodec):
                         part += _snap(snappers, correction * UNIT) / UNIT
         return known, symbols
 
+    def _quality(self, codes: Sequence[int]) -> Tensor:
+        return torch.tensor([code_quality(code) for code in codes], device=self.placement.device)
+
     def _z_indexes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """The table of each symbol of a hyper-latent ``(hyper, h, w)``."""
         return np.ascontiguousarray(np.broadcast_to(self._z_index[:, None, None], shape))
@@ -142,11 +145,13 @@ class SnappedCodec(BatchedCodec):
     @torch.inference_mode()
     def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
         plan = self._plan(*images[0].shape[:2])
+        quality = self._quality(codes.tolist())
 
         def analyse(window: Window) -> Tensor:
             pixels = torch.from_numpy(np.stack([padded_part(image, window) for image in images]))
             with self.placement.half_precision():
-                y = self.network.analyse(to_planes(pixels.to(self.placement.device)).float() / 255)
+                x = to_planes(pixels.to(self.placement.device)).float() / 255
+                y = self.network.latent_of(x, quality)
             return y.float()
 
         y = plan.assemble(analyse, 16, HALO)
@@ -195,6 +200,7 @@ class SnappedCodec(BatchedCodec):
     @torch.inference_mode()
     def _decode(self, parsed: Sequence[bitstream.Bitstream]) -> list[Decoded]:
         plan = self._plan(parsed[0].height, parsed[0].width)
+        quality = self._quality([one.quality for one in parsed])
         shape = (len(parsed), self.network.latent, plan.height // 16, plan.width // 16)
         y = torch.empty(shape, device=self.placement.device, memory_format=torch.channels_last)
         coded: list[list[NDArray[np.int16]]] = [[] for _ in parsed]
@@ -209,7 +215,7 @@ class SnappedCodec(BatchedCodec):
         for window in plan.tiles():
             outer = window.grown(HALO, plan.height, plan.width)
             with self.placement.half_precision():
-                x = self.network.synthesise(cut(y, outer, 16)).float()
+                x = self.network.picture_of(cut(y, outer, 16), quality).float()
             x = cut(x, window.inside(outer), 1)
             parts_of_all = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
             for picture, part in zip(pixels, parts_of_all, strict=True):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.models.networks.layers import conv, subpixel
-from lichen.models.networks.stepped import Step, SteppedNetwork, even_places
+from lichen.models.networks.stepped import RateConfig, Step, SteppedNetwork, even_places
 
 CONTEXTS = ("serial", "checkerboard")
 
@@ -37,8 +37,8 @@ class ContextNetwork(SteppedNetwork):
 
     h_s: nn.Module
 
-    def __init__(self, *, latent: int, hyper: int, weight: float, context: str) -> None:
-        super().__init__(latent=latent, hyper=hyper, weight=weight)
+    def __init__(self, *, latent: int, hyper: int, rates: RateConfig, context: str) -> None:
+        super().__init__(latent=latent, hyper=hyper, rates=rates)
         self.context = context
         first, second = latent * 10 // 3, latent * 8 // 3
         self.context_prediction = MaskedConv(latent, 2 * latent, context)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lichen.models.networks.attention import Dense, from_windows, relative_positions, shift_mask, to_windows
 from lichen.models.networks.context import ContextNetwork, hyper_pair
 from lichen.models.networks.layers import GDN, GateAttention, ResidualUnit, conv, deconv
+from lichen.models.networks.stepped import RateConfig
 
 
 def coarse_windows(x: Tensor, window: int) -> Tensor:
@@ -131,15 +132,14 @@ GROWTH = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CWAMConfig:
-    """Constructor arguments of ``CWAM``: channels everywhere, the weight of the distortion, and the context.
+class CWAMConfig(RateConfig):
+    """Constructor arguments of ``CWAM``: channels everywhere, and the context.
 
     The published context is ``serial``: every place of the latent waits for its neighbours. ``checkerboard`` codes in
     two steps (He et al., CVPR 2021); it is ours, and the default, because nobody archives at seconds a picture.
     """
 
     channels: int = 128
-    weight: float = 0.0175
     context: str = "checkerboard"
 
 
@@ -189,7 +189,7 @@ class CWAM(ContextNetwork):
 
     def __init__(self, config: CWAMConfig) -> None:
         c = config.channels
-        super().__init__(latent=c, hyper=c, weight=config.weight, context=config.context)
+        super().__init__(latent=c, hyper=c, rates=config, context=config.context)
         self.config = config
         self.enh = nn.ModuleDict({"forw_enh": Enhancement(), "back_enh": Enhancement()})
         self.attention = nn.ModuleDict({"forw_att": GateAttention(c), "back_att": GateAttention(c)})

@@ -20,7 +20,7 @@ from lichen.models.networks.blocks import ConvBlock, GatedFeedForward, LayerNorm
 from lichen.models.networks.hscatb import HybridBlock
 from lichen.models.networks.layers import conv, deconv, subpixel
 from lichen.models.networks.s2cformer import S2CBlock
-from lichen.models.networks.stepped import Step, SteppedNetwork, even_places
+from lichen.models.networks.stepped import RateConfig, Step, SteppedNetwork, even_places
 
 GROUPS = (16, 16, 32, 64, 192)
 LATENT = 320
@@ -47,7 +47,7 @@ STAGES: dict[str, tuple[Stage, Stage, Stage]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GroupedConfig:
+class GroupedConfig(RateConfig):
     """Constructor arguments of ``GroupedNetwork``. The defaults are S2C-Hybrid at the published size."""
 
     blocks: str = "s2c-hybrid"
@@ -55,7 +55,6 @@ class GroupedConfig:
     depths: tuple[int, int, int] = (6, 8, 6)
     expansion: int = 4
     gated: bool = True
-    weight: float = 0.013
 
 
 class CheckerboardConv(nn.Conv2d):
@@ -104,7 +103,7 @@ class GroupedNetwork(SteppedNetwork):
     """Blocks at 1/2, 1/4 and 1/8, and ten steps of entropy coding: five groups of channels, two places in each."""
 
     def __init__(self, config: GroupedConfig) -> None:
-        super().__init__(latent=LATENT, hyper=HYPER, weight=config.weight)
+        super().__init__(latent=LATENT, hyper=HYPER, rates=config)
         self.config = config
         stages = STAGES.get(config.blocks)
         if stages is None:

@@ -22,17 +22,16 @@ from lichen.models.networks.layers import (
     deconv,
     subpixel,
 )
-from lichen.models.networks.stepped import Step, SteppedNetwork
+from lichen.models.networks.stepped import RateConfig, Step, SteppedNetwork
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HyperpriorConfig:
+class HyperpriorConfig(RateConfig):
     """Constructor arguments: ``kind`` of ``KINDS``, channels inside of the networks and of the latent."""
 
     kind: str = "mbt2018-mean"
     channels: int = 128
     latent: int = 192
-    weight: float = 0.013
 
 
 def gdn_pair(channels: int, latent: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -51,7 +50,7 @@ class ScaleHyperprior(SteppedNetwork):
 
     def __init__(self, config: HyperpriorConfig) -> None:
         n, m = config.channels, config.latent
-        super().__init__(latent=m, hyper=n, weight=config.weight)
+        super().__init__(latent=m, hyper=n, rates=config)
         self.config = config
         self.g_a, self.g_s = gdn_pair(n, m)
         self.h_a = nn.Sequential(_Magnitude(m, n), nn.ReLU(), conv(n, n), nn.ReLU(), conv(n, n))
@@ -86,7 +85,7 @@ class MeanScaleHyperprior(SteppedNetwork):
 
     def __init__(self, config: HyperpriorConfig) -> None:
         n, m = config.channels, config.latent
-        super().__init__(latent=m, hyper=n, weight=config.weight)
+        super().__init__(latent=m, hyper=n, rates=config)
         self.config = config
         self.g_a, self.g_s = gdn_pair(n, m)
         self.h_a, self.h_s = _mean_scale_pair(n, m)
@@ -111,7 +110,7 @@ class JointContext(ContextNetwork):
 
     def __init__(self, config: HyperpriorConfig) -> None:
         n, m = config.channels, config.latent
-        super().__init__(latent=m, hyper=n, weight=config.weight, context="serial")
+        super().__init__(latent=m, hyper=n, rates=config, context="serial")
         self.config = config
         self.g_a, self.g_s = gdn_pair(n, m)
         self.h_a, self.h_s = _mean_scale_pair(n, m)
@@ -122,7 +121,7 @@ class Cheng2020(ContextNetwork):
 
     def __init__(self, config: HyperpriorConfig) -> None:
         n = config.channels
-        super().__init__(latent=n, hyper=n, weight=config.weight, context="serial")
+        super().__init__(latent=n, hyper=n, rates=config, context="serial")
         self.config = config
         gate = [GateAttention] if config.kind == "cheng2020-attn" else []
         self.g_a = nn.Sequential(

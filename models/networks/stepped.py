@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
+from lichen.models.networks.blocks import QualityTable
 from lichen.models.networks.factorised import FactorisedPrior
 from lichen.models.networks.layers import full_precision, lower_bound
 
@@ -35,6 +37,20 @@ class Step:
     last: bool = True
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RateConfig:
+    """The rate of a network: ``weight`` of the distortion (lambda).
+
+    With ``anchors`` (two or more) the quality is continuous: gains for every latent channel, interpolated between
+    ``anchors`` qualities (Cui et al., CVPR 2021), for weights from ``weight`` up to ``weight_max``. Published weights
+    have one rate.
+    """
+
+    weight: float = 0.013
+    anchors: int = 0
+    weight_max: float = 0.15
+
+
 class SteppedNetwork(nn.Module):
     """Base of the published codecs. RGB in [0, 1], sides multiples of ``grid``; latent at 1/16, hyper-latent 1/64."""
 
@@ -48,10 +64,19 @@ class SteppedNetwork(nn.Module):
     h_a: nn.Module
     entropy_bottleneck: FactorisedPrior
 
-    def __init__(self, latent: int, hyper: int, weight: float) -> None:
+    def __init__(self, latent: int, hyper: int, rates: RateConfig) -> None:
         super().__init__()
-        self.latent, self.hyper, self.weight = latent, hyper, weight
+        self.latent, self.hyper, self.rates = latent, hyper, rates
         self.entropy_bottleneck = FactorisedPrior(hyper)
+        if rates.anchors:
+            self.gain, self.inverse = QualityTable(rates.anchors, latent), QualityTable(rates.anchors, latent)
+            self.encoder = (*self.encoder, "gain")
+            self.transforms = (*self.transforms, "inverse")
+            # steps are inversely proportional to the root of the weight
+            start = 0.5 * (self._log_weight(torch.linspace(0, 1, rates.anchors)) - math.log(rates.weight))[:, None]
+            with torch.no_grad():
+                self.gain.table += start
+                self.inverse.table -= start
 
     def entropy_modules(self) -> list[nn.Module]:
         """The modules of the entropy model, as far as decoding needs them."""
@@ -67,6 +92,24 @@ class SteppedNetwork(nn.Module):
         """Pictures from decoded latents."""
         x: Tensor = self.g_s(y)
         return x
+
+    def latent_of(self, x: Tensor, quality: Tensor) -> Tensor:
+        """The latent as it is coded at qualities ``(B,)``."""
+        y = self.analyse(x)
+        return y * self.gain(self._position(quality)).exp() if self.rates.anchors else y
+
+    def picture_of(self, y: Tensor, quality: Tensor) -> Tensor:
+        """Pictures from latents that were coded at these qualities."""
+        if self.rates.anchors:
+            y = y * self.inverse(self._position(quality)).exp()
+        return self.synthesise(y)
+
+    def _position(self, quality: Tensor) -> Tensor:
+        return (quality - MIN_QUALITY) * ((self.rates.anchors - 1) / (MAX_QUALITY - MIN_QUALITY))
+
+    def _log_weight(self, share: Tensor) -> Tensor:
+        low, high = math.log(self.rates.weight), math.log(self.rates.weight_max)
+        return low + (high - low) * share
 
     def steps(self, height: int, width: int, device: torch.device) -> list[Step]:
         """The steps of a latent ``(latent, height, width)``."""
@@ -85,15 +128,17 @@ class SteppedNetwork(nn.Module):
         return None
 
     def lagrangian(self, quality: Tensor) -> Tensor:
-        """The weight of the distortion: one, whatever the quality."""
-        return torch.full_like(quality, self.weight)
+        """The weight of the distortion: of a network with one rate the same whatever the quality."""
+        if not self.rates.anchors:
+            return torch.full_like(quality, self.rates.weight)
+        return self._log_weight((quality - MIN_QUALITY) / (MAX_QUALITY - MIN_QUALITY)).exp()
 
-    def forward(self, x: Tensor, _quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, 3, H, W)`` pictures to reconstruction, bits of y and bits of z (``(B,)``), for training.
 
         Rates are those of noisy latents, reconstructions of rounded ones (Minnen and Singh, ICIP 2020).
         """
-        y = self.analyse(x).float()
+        y = self.latent_of(x, quality).float()
         z = self.h_a(y).float()
         medians = self.entropy_bottleneck.medians[:, None, None]
         z_hat = _rounded(z - medians) + medians
@@ -118,7 +163,7 @@ class SteppedNetwork(nn.Module):
             residual = _replaced(residual, step, parts["residual"])
             scales = _replaced(scales, step, parts["scales"])
         bits = gaussian_bits(_noisy(residual) if self.training else residual.round(), scales)
-        return self.synthesise(known), bits.sum(dim=(1, 2, 3)), z_bits.sum(dim=(1, 2, 3))
+        return self.picture_of(known, quality), bits.sum(dim=(1, 2, 3)), z_bits.sum(dim=(1, 2, 3))
 
 
 def gaussian_bits(residual: Tensor, scale: Tensor) -> Tensor:

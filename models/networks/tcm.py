@@ -21,7 +21,7 @@ from lichen.models.networks.layers import (
     conv,
     subpixel,
 )
-from lichen.models.networks.stepped import Step, SteppedNetwork, parameter_net
+from lichen.models.networks.stepped import RateConfig, Step, SteppedNetwork, parameter_net
 
 
 class ConvTransBlock(nn.Module):
@@ -58,11 +58,10 @@ SUPPORT_WIDTH = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TCMConfig:
-    """Constructor arguments of ``TCM``: half of the transforms' channels, and the weight of the distortion."""
+class TCMConfig(RateConfig):
+    """Constructor arguments of ``TCM``: half of the transforms' channels."""
 
     half: int = 64
-    weight: float = 0.013
 
 
 def _mixture(half: int, head_channels: int, window: int) -> list[nn.Module]:
@@ -109,7 +108,7 @@ class TCM(SteppedNetwork):
     grid = 128
 
     def __init__(self, config: TCMConfig) -> None:
-        super().__init__(latent=320, hyper=192, weight=config.weight)
+        super().__init__(latent=320, hyper=192, rates=config)
         self.config = config
         half, width = config.half, 2 * config.half
         down: list[nn.Module] = []

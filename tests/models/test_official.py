@@ -55,7 +55,7 @@ def test_a_tcm_checkpoint_loads(tmp_path: Path) -> None:
     path = tmp_path / "0.05checkpoint_best.pth.tar"
     torch.save({"epoch": 50, "state_dict": published, "loss": 0.5, "optimizer": {}, "lr_scheduler": {}}, path)
     loaded = import_checkpoint("tcm", read_checkpoint(path), weight=0.05)
-    assert loaded.weight == 0.05
+    assert loaded.rates.weight == 0.05
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
 
 
