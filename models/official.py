@@ -11,6 +11,7 @@ import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,14 +80,14 @@ def import_checkpoint(system: str, state: State, *, weight: float | None = None)
     return network.eval()
 
 
-Maker = Callable[[State, Mapping[str, float]], tuple[SteppedNetwork, State]]
+Maker = Callable[[State, Mapping[str, Any]], tuple[SteppedNetwork, State]]
 
 
-def _tcm(state: State, more: Mapping[str, float]) -> tuple[SteppedNetwork, State]:
+def _tcm(state: State, more: Mapping[str, Any]) -> tuple[SteppedNetwork, State]:
     return TCM(TCMConfig(half=len(state["g_a.1.trans_block.ln1.weight"]), **more)), state
 
 
-def _cwam(state: State, more: Mapping[str, float]) -> tuple[SteppedNetwork, State]:
+def _cwam(state: State, more: Mapping[str, Any]) -> tuple[SteppedNetwork, State]:
     network = CWAM(CWAMConfig(channels=len(state["cnn.g_a.0.weight"]), context="serial", **more))
     state = {name: tensor for name, tensor in state.items() if not name.startswith("enh1.")}  # never called
     # the names inside of the enhancement blocks are matched by their order
@@ -98,7 +99,7 @@ def _cwam(state: State, more: Mapping[str, float]) -> tuple[SteppedNetwork, Stat
 
 
 def _compressai(kind: str) -> Maker:
-    def make(state: State, more: Mapping[str, float]) -> tuple[SteppedNetwork, State]:
+    def make(state: State, more: Mapping[str, Any]) -> tuple[SteppedNetwork, State]:
         channels = len(state["entropy_bottleneck.quantiles"])
         latent = channels if kind.startswith("cheng") else state["g_s.0.weight"].shape[0]
         return hyperprior(HyperpriorConfig(kind=kind, channels=channels, latent=latent, **more)), state

@@ -40,7 +40,7 @@ SKIP_BELOW = 0.17
 """Latents of a standard deviation below this are not coded: they would be zero 997 times in 1,000."""
 _TABLES = ("z", "y")
 _WIDTHS = (8, 1024)
-_RATES: dict[str, tuple[float, float] | tuple[str, ...]] = {
+_RATES: dict[str, tuple[Any, ...]] = {
     "weight": (1e-6, 1e3),
     "weight_max": (1e-6, 1e3),
     "anchors": (0, 64),
@@ -53,7 +53,7 @@ class Architecture:
 
     config: Callable[..., Any]
     network: Callable[[Any], SteppedNetwork]
-    limits: Mapping[str, tuple[float, float] | tuple[str, ...]]
+    limits: Mapping[str, tuple[Any, ...]]
     """Ranges of numbers, and allowed names, of the constructor arguments that come from files."""
 
 
@@ -215,6 +215,8 @@ def _arguments(config: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]
             values[key] = value
         else:
             values[key] = number_between(value, low, high, key, whole=kinds[key] in (int, "int"))
+    if values["anchors"] == 1:
+        raise InvalidCodec("constructor argument anchors is one; quality needs two, or none")
     return architecture, values
 
 

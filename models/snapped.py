@@ -47,9 +47,9 @@ Exchange = Callable[[NDArray[np.uint8], Tensor], Tensor]
 class SnappedCodec(BatchedCodec):
     """A trained ``SteppedNetwork`` with its frozen tables. Implements ``lichen.models.codec.Codec``; thread-safe.
 
-    If the network has one rate, the quality is stored and changes nothing. ``z_index`` ``(hyper,)`` is the table of each channel of
-    the hyper-latent; ``expected`` is the self-test of where it was exported. Raises ``InvalidCodec`` if this device
-    computes something else.
+    If the network has one rate, the quality is stored and changes nothing. ``z_index`` ``(hyper,)`` is the table of
+    each channel of the hyper-latent; ``expected`` is the self-test of where it was exported. Raises ``InvalidCodec`` if
+    this device computes something else.
     """
 
     def __init__(

@@ -75,8 +75,8 @@ class SteppedNetwork(nn.Module):
             # steps are inversely proportional to the root of the weight
             start = 0.5 * (self._log_weight(torch.linspace(0, 1, rates.anchors)) - math.log(rates.weight))[:, None]
             with torch.no_grad():
-                self.gain.table += start
-                self.inverse.table -= start
+                self.gain.table.add_(start)
+                self.inverse.table.sub_(start)
 
     def entropy_modules(self) -> list[nn.Module]:
         """The modules of the entropy model, as far as decoding needs them."""
