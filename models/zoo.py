@@ -5,7 +5,9 @@ its weights beside it as ``.safetensors``. Those that ``lichen models import`` o
 (``LICHEN_CODECS``, by default ``lichen/codecs`` in the folder of the system for user data) go by their names.
 
 Third parties add a codec with an entry point of the group ``lichen.codecs``; its value is a callable
-``(*, device: str, precision: str) -> Codec`` and its name is the codec's name. Names that ship here win.
+``(*, device: str, precision: str) -> Codec`` and its name is the codec's name. Names that ship here win. So that its
+archives open again, the package also registers a ``FileLoader`` under the ``family`` of its codec JSON, in the
+group ``lichen.families``.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ FileLoader: TypeAlias = Callable[..., Codec]
 """Called with the parsed JSON and all files of a codec, and the keywords ``device`` and ``precision``."""
 
 ENTRY_POINT_GROUP = "lichen.codecs"
+FAMILY_GROUP = "lichen.families"
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -68,6 +71,9 @@ def codec_from_files(files: Mapping[str, bytes], *, device: str = "cpu", precisi
     config = parse_card(files)
     family = config.get("family")
     loader = _families().get(family) if isinstance(family, str) else None
+    for entry in entry_points(group=FAMILY_GROUP) if loader is None else ():
+        if entry.name == family:
+            loader = entry.load()
     if loader is None:
         raise InvalidCodec(f"codec of unknown family {str(family)[:40]!r}; a newer lichen may know it")
     return loader(config, files, device=device, precision=precision)

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,10 @@ OTHER_CPU = {
     "OMP_NUM_THREADS": "1",
 }
 """Environment that makes the libraries use the kernels of a much older CPU, which give measurably other floats."""
+
+
+SNAPPED_NOISE = 1e-6
+"""Noise of snapped codecs, relative to that of decoupled ones: they bear what stays below their guard."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,14 +85,21 @@ def run(
     *,
     quality: float = 50.0,
     configurations: Sequence[Configuration] = CONFIGURATIONS,
+    workers: int | None = None,
 ) -> list[Pair]:
-    """Every pair of configurations on ``pictures`` (files that Pillow opens)."""
-    with TemporaryDirectory() as name:
+    """Every pair of configurations on ``pictures`` (files that Pillow opens), ``workers`` processes at a time.
+
+    One for each core by default.
+    """
+    with TemporaryDirectory() as name, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         folder = Path(name)
-        for number, configuration in enumerate(configurations):
-            _child("encode", folder, number, configuration, codec, pictures, quality)
-        for number, configuration in enumerate(configurations):
-            _child("decode", folder, number, configuration, codec, pictures, quality)
+        for mode in ("encode", "decode"):
+            tasks = [
+                pool.submit(_child, mode, folder, number, configuration, codec, pictures, quality)
+                for number, configuration in enumerate(configurations)
+            ]
+            for task in tasks:
+                task.result()
         return [
             _compare(folder, configurations, encoder, decoder, pictures)
             for encoder in range(len(configurations))
@@ -174,12 +186,18 @@ def _disturb(codec: Any, level: float) -> None:
     """Multiply the output of every floating-point layer of the entropy path by ``1 + level * normal noise``."""
     import torch
 
+    from lichen.models.snapped import SnappedCodec
+
     generator = torch.Generator().manual_seed(7)
 
     def noisy(_module: Any, _inputs: Any, output: Any) -> Any:
-        return output * (1 + level * torch.randn(output.shape, generator=generator).to(output.device))
+        return output * (1 + level * torch.randn(output.shape, generator=generator).to(output))
 
-    for module in codec.network.entropy.modules():
+    if isinstance(codec, SnappedCodec):
+        parts, level = codec.network.entropy_modules(), level * SNAPPED_NOISE
+    else:
+        parts = [codec.network.entropy]
+    for module in (module for part in parts for module in part.modules()):
         if not list(module.children()):
             module.register_forward_hook(noisy)
 
