@@ -24,7 +24,7 @@ from lichen.jobs.training.data import CropSampler, PictureCache, split
 from lichen.jobs.training.soap import Soap
 from lichen.models.architectures import Config, build, from_json, to_json
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.errors import TrainingError
+from lichen.models.errors import TrainingError, UsageError
 from lichen.models.networks.initialise import conditioning, initialise
 from lichen.models.networks.network import CodecNetwork
 
@@ -76,6 +76,8 @@ class Trainer:
         self.sampler = CropSampler(cache, training, config.seed)
         self.held = _centre_crops(cache, validation)
         self.network = build(model)
+        if config.crop % self.network.grid or config.large_crop % self.network.grid:
+            raise UsageError(f"the sides of crops are multiples of {self.network.grid} for this architecture")
         factors: dict[str, Tensor] = {}
         if isinstance(self.network, CodecNetwork):
             patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255

@@ -58,7 +58,9 @@ class NetworkConfig:
 
 
 class CodecNetwork(nn.Module):
-    """The variable-rate codec network. RGB in [0, 1], sides multiples of 64."""
+    """The variable-rate codec network. RGB in [0, 1], sides multiples of ``grid``."""
+
+    grid = 64
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

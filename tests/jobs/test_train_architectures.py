@@ -1,0 +1,78 @@
+"""Every architecture trains, and what it exports goes through a whole job: compressed, verified, decoded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lichen.jobs.api import compress, open_archive, verify
+from lichen.jobs.training.config import TrainConfig
+from lichen.jobs.training.curves import read_log
+from lichen.jobs.training.run import train
+from lichen.models.architectures import Config, architecture_names, build, config_of
+from lichen.models.networks.network import NetworkConfig
+from lichen.models.networks.trunks import TRUNKS
+
+FRAME = NetworkConfig(luma=40, chroma=12, width=32, depth=2, hidden=16, hyper=16, features=16, context=16, anchors=4)
+PUBLISHED = {
+    "tcm-small": {"half": 32},
+    "cwam-128": {"channels": 16},
+    "s2c-hybrid-large": {"widths": (16, 16, 32), "depths": (1, 1, 1), "expansion": 1},
+    "hscatb-large": {"widths": (16, 32, 32), "depths": (1, 1, 1), "expansion": 1},
+    "compressai/mbt2018-mean": {"channels": 16, "latent": 24, "anchors": 4},
+}
+SYSTEMS = [*TRUNKS, *PUBLISHED]
+
+
+def small(name: str) -> Config:
+    if name in TRUNKS:
+        return replace(FRAME, blocks=name, depth=1 if name in ("cwam", "hscatb") else 2)
+    return config_of(name, **PUBLISHED[name])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_from_training_to_pictures(name: str, data_folder: Path, cache: Path, tmp_path: Path) -> None:
+    run = TrainConfig(steps=2, batch=2, crop=128, large_crop=128, validation=1, validate_every=2, warmup=1)
+    sources, folder = [data_folder / "samples"], tmp_path / "run"
+    result = train(sources, folder, run, model=small(name), name="tiny", precision="float32", cache=cache)
+    assert result.codec is not None
+    archive = tmp_path / "archive"
+    done = compress(
+        [data_folder / "messy" / "pil_hopper_orientation_6.jpg", data_folder / "messy" / "pil_pil123rgba.png"],
+        archive,
+        codec=str(result.codec),
+        quality=50.0,
+        local=True,
+        psnr_floor=0.0,
+        block_psnr_floor=0.0,
+    )
+    assert done.counts.compressed + done.counts.stored == done.counts.sources == 2
+    assert verify(archive).failed == 0
+    opened = open_archive(archive)
+    assert all(opened[row.key].size == (row.width, row.height) for row in opened.rows())
+
+
+@pytest.mark.bench
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_two_hundred_steps_lower_the_loss(name: str, data_folder: Path, cache: Path, tmp_path: Path) -> None:
+    run = TrainConfig(steps=200, batch=2, crop=128, large_crop=128, validation=1, validate_every=200, warmup=10, seed=3)
+    train([data_folder / "samples"], tmp_path, run, model=small(name), name="tiny", precision="float32", cache=cache)
+    losses = read_log(tmp_path / "steps.csv")["loss"]
+    assert sum(losses[-40:]) < 0.95 * sum(losses[:40])
+
+
+@pytest.mark.parametrize("name", architecture_names())
+def test_every_name_makes_a_network(name: str) -> None:
+    import torch
+
+    with torch.device("meta"):
+        network = build(config_of(name))
+    assert sum(parameter.numel() for parameter in network.parameters()) > 3e6
