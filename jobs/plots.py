@@ -53,6 +53,18 @@ def plot_rd(evaluation: Evaluation, path: str | Path) -> None:
     figure.savefig(Path(path))
 
 
+def plot_curves_of(curves: Sequence[Curve], title: str, path: str | Path) -> None:
+    """Draw PSNR over rate of several codecs that were measured side by side."""
+    figure = Figure(figsize=(8, 5.4), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    for number, curve in enumerate(curves):
+        _line(axes, pareto_front(curve.front("psnr")), curve, PALETTE[number % len(PALETTE)])
+    _label(axes, "psnr")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(Path(path))
+
+
 def _drawn(evaluation: Evaluation) -> list[Curve]:
     """What was measured, and as many anchors as there are colours left: the landmarks if it has them."""
     measured = [curve for curve in evaluation.others if curve.measured]
@@ -70,6 +82,10 @@ def _panel(axes: Axes, evaluation: Evaluation, drawn: Sequence[Curve], metric: M
             _line(axes, points, curve, colour)
     if len(own) > 1:
         _limit(axes, own)
+    _label(axes, metric)
+
+
+def _label(axes: Axes, metric: Metric) -> None:
     axes.set_xlabel("bits per pixel")
     axes.set_ylabel(LABELS[metric])
     axes.grid(color="#dddddd", linewidth=0.6)

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, TypeAlias
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from lichen.models import checkpoint, published
 from lichen.models.card import decoder_card, parse_card
 from lichen.models.errors import InvalidCodec, UsageError
@@ -27,6 +30,8 @@ from lichen.models.snapped import SnappedCodec
 Config: TypeAlias = NetworkConfig | TCMConfig | CWAMConfig | GroupedConfig | HyperpriorConfig
 Network: TypeAlias = CodecNetwork | SteppedNetwork
 DECOUPLED = "decoupled"
+COST_SIDE = 256
+"""Side of the picture whose multiplications are counted."""
 
 
 def architecture_names() -> list[str]:
@@ -50,6 +55,17 @@ def build(config: Config) -> Network:
     if isinstance(config, NetworkConfig):
         return CodecNetwork(config)
     return published.ARCHITECTURES[_system(config)].network(config)
+
+
+def cost(config: Config) -> tuple[int, float]:
+    """Parameters, and multiplications per pixel of analysis, entropy model and synthesis together."""
+    with torch.device("meta"):
+        network = build(config).eval()
+        x, quality = torch.empty(1, 3, COST_SIDE, COST_SIDE), torch.empty(1)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(x, quality)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return parameters, counter.get_total_flops() / 2 / COST_SIDE**2
 
 
 def to_json(config: Config) -> dict[str, Any]:

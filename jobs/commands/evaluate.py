@@ -11,7 +11,10 @@ from lichen.models import defaults
 from lichen.models.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lichen.jobs.evaluate import Comparison, Curve, Evaluation, Metric
+    from lichen.models.codec import Codec, Pixels
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +39,12 @@ def evaluate(
             "Kodak images), none, or a JSON file."
         ),
     ] = "auto",
+    compare: Annotated[
+        str | None, typer.Option(help="Learned codecs, separated by commas, to put into one table instead.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Which of them BD-rates are against. Default: the last.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves into this PNG.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the result as JSON into this file.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
@@ -50,6 +59,10 @@ def evaluate(
     from lichen.models.zoo import load_codec
 
     pictures = evaluation.load_pictures(images)
+    if compare is not None:
+        codecs = {Path(name).stem: load_codec(name, device=device, precision=precision) for name in _names(compare)}
+        _compare(codecs, pictures, reference or list(codecs)[-1], qualities, plot, save, as_json=as_json)
+        return
     tested = load_codec(codec, device=device, precision=precision)
     others = [load_codec(name, device=device) for name in _names(against) if name != codec]
     curves: list[Curve] = []
@@ -74,6 +87,48 @@ def evaluate(
         console.write_json(result)
     else:
         _show(result)
+
+
+def _compare(
+    codecs: dict[str, Codec],
+    pictures: Mapping[str, Pixels],
+    reference: str,
+    qualities: list[float] | None,
+    plot: Path | None,
+    save: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    from lichen.jobs import console
+    from lichen.jobs.compare import compare_codecs
+    from lichen.jobs.evaluate import QUALITIES
+
+    with console.progress("Comparing", len(qualities or QUALITIES) * len(pictures) * len(codecs)) as advance:
+        rows = compare_codecs(
+            codecs, list(pictures.values()), reference, qualities=qualities or QUALITIES, progress=advance
+        )
+    if plot is not None:
+        from lichen.jobs.plots import plot_curves_of
+
+        plot_curves_of([row.curve for row in rows], f"{len(pictures)} pictures", plot)
+    if save is not None:
+        save.write_text(console.json_text(rows), encoding="utf-8")
+    if as_json:
+        console.write_json(rows)
+        return
+    columns = ("", f"BD-rate against {reference}", "parameters", "kMAC/pixel", "encode MP/s", "decode MP/s")
+    table = console.table(f"{len(pictures)} pictures", columns)
+    for row in rows:
+        percent = row.against.percent if row.against is not None else None
+        table.add_row(
+            row.name,
+            _or_dash(percent, "{:+.1f} %"),
+            f"{row.parameters:,}",
+            f"{row.mac_per_pixel / 1e3:,.1f}",
+            f"{row.encode_mp_per_s:.2f}",
+            f"{row.decode_mp_per_s:.2f}",
+        )
+    console.stdout().print(table)
 
 
 def _show(result: Evaluation) -> None:

@@ -65,20 +65,19 @@ def show(
 
 def architectures(as_json: JsonOption = False) -> None:
     """List the architectures that `lichen train --architecture` takes, with their switches."""
-    import torch
-
     from lichen.jobs import console
-    from lichen.models.architectures import DECOUPLED, architecture_names, build, config_of, to_json
+    from lichen.models.architectures import DECOUPLED, architecture_names, config_of, cost, to_json
     from lichen.models.networks.trunks import TRUNKS
 
     found: list[dict[str, Any]] = []
     for name in architecture_names():
-        with torch.device("meta"):
-            network = build(config := config_of(name))
+        config = config_of(name)
+        parameters, multiplications = cost(config)
         found.append(
             {
                 "name": name,
-                "parameters": sum(parameter.numel() for parameter in network.parameters()),
+                "parameters": parameters,
+                "kmac_per_pixel": round(multiplications / 1e3, 1),
                 "rates": "continuous" if to_json(config)["architecture"] == DECOUPLED else "one",
                 "switches": list(TRUNKS[name].switches) if name in TRUNKS else [],
             }
@@ -86,9 +85,10 @@ def architectures(as_json: JsonOption = False) -> None:
     if as_json:
         console.write_json(found)
         return
-    rows = console.table("Architectures", ("name", "parameters", "rates", "switches"))
+    rows = console.table("Architectures", ("name", "parameters", "kMAC/pixel", "rates", "switches"))
     for one in found:
-        rows.add_row(one["name"], f"{one['parameters']:,}", one["rates"], ", ".join(one["switches"]))
+        numbers = f"{one['parameters']:,}", f"{one['kmac_per_pixel']:,}"
+        rows.add_row(one["name"], *numbers, one["rates"], ", ".join(one["switches"]))
     console.stdout().print(rows)
 
 

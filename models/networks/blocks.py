@@ -7,6 +7,8 @@ some vendors, and on GPUs both are the same matrix product.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +32,11 @@ def shuffle(x: Tensor, factor: int) -> Tensor:
     x = x.permute(0, 2, 3, 1).reshape(b, h, w, depth, factor, factor)
     x = x.permute(0, 1, 4, 2, 5, 3).reshape(b, h * factor, w * factor, depth)
     return x.permute(0, 3, 1, 2)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast off, where there is one."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 class LayerNorm2d(nn.Module):

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.models.networks.attention import Dense, WindowAttention, from_windows, to_windows
-from lichen.models.networks.blocks import LayerNorm2d
-from lichen.models.networks.layers import full_precision
+from lichen.models.networks.blocks import LayerNorm2d, full_precision
 from lichen.models.networks.s2cformer import FeedForward
 
 WINDOW = 8

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lichen.models.networks.blocks import ConvBlock, Down, QualityTable, SeparableMixer, Up, shuffle
+from lichen.models.networks.blocks import ConvBlock, Down, QualityTable, SeparableMixer, Up, full_precision, shuffle
 
 SCALE_MIN, SCALE_MAX, SCALES = 0.11, 128.0, 64
 LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
@@ -148,7 +148,7 @@ class EntropyModel(nn.Module):
 
     def forward(self, y: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the decoded latent, and the bits of y and of z for each picture (float32)."""
-        with torch.autocast(y.device.type, enabled=False):
+        with full_precision(y.device):
             z_step = _clamp(self.z_step(position), Z_STEP_MIN, math.inf)
         z = self.h_a(y).float()
         y = y.float()
@@ -161,7 +161,7 @@ class EntropyModel(nn.Module):
         log_y = self.scales(z_hat).float()
         log_scale = symbol_scale(log_y, gain)
         features = self.means.hyper_features(z_hat)
-        with torch.autocast(y.device.type, enabled=False):
+        with full_precision(y.device):
             features = features.float()
             first = self.means.first(features)
         side = self.means.features(features)

@@ -6,11 +6,11 @@ most published codecs are built.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lichen.models.networks.blocks import full_precision
 
 _PEDESTAL = 2.0**-36
 
@@ -60,11 +60,6 @@ def lower_bound(x: Tensor, bound: float) -> Tensor:
 
 def _non_negative(stored: Tensor, minimum: float) -> Tensor:
     return lower_bound(stored, (minimum + _PEDESTAL) ** 0.5).square() - _PEDESTAL
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast off, where there is one."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def conv(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:

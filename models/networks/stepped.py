@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.networks.blocks import QualityTable
+from lichen.models.networks.blocks import QualityTable, full_precision
 from lichen.models.networks.factorised import FactorisedPrior
-from lichen.models.networks.layers import full_precision, lower_bound
+from lichen.models.networks.layers import lower_bound
 
 SCALE_MIN = 0.11
 LIKELIHOOD_MIN = 1e-9

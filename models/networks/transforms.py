@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lichen.models.networks.blocks import QualityTable, shuffle, unshuffle
+from lichen.models.networks.blocks import QualityTable, full_precision, shuffle, unshuffle
 
 PATCH = 16
 """Pixels per latent in each direction."""
@@ -81,7 +81,7 @@ class Analysis(nn.Module):
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         x = x - 0.5
         correction = self.network(x, position)
-        with torch.autocast(x.device.type, enabled=False):  # half precision would cost some 0.1 grey levels
+        with full_precision(x.device):  # half precision would cost some 0.1 grey levels
             y: Tensor = self.linear(unshuffle(x.float() + correction, PATCH))
         return y
 
@@ -95,7 +95,7 @@ class Synthesis(nn.Module):
         self.network = network
 
     def forward(self, y: Tensor, position: Tensor) -> Tensor:
-        with torch.autocast(y.device.type, enabled=False):
+        with full_precision(y.device):
             x: Tensor = shuffle(self.linear(y.float()), PATCH)
         correction: Tensor = self.network(x, position)
         return x + correction + 0.5

@@ -1,0 +1,77 @@
+"""Several learned codecs side by side on the same pictures: rate-distortion, size, cost and speed in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import cast
+
+from lichen.jobs.evaluate import Comparison, Curve, compare, rd_points
+from lichen.models.architectures import Config, cost
+from lichen.models.codec import Codec, Pixels
+from lichen.models.errors import UsageError
+from lichen.models.learned import LearnedCodec
+from lichen.models.snapped import SnappedCodec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One codec. Speeds are means over the qualities, in megapixels per second on this machine.
+
+    ``against`` is the BD-rate by PSNR against the reference, None for the reference itself; parameters and
+    multiplications per pixel are those of encoder and decoder together.
+    """
+
+    name: str
+    parameters: int
+    mac_per_pixel: float
+    encode_mp_per_s: float
+    decode_mp_per_s: float
+    curve: Curve
+    against: Comparison | None
+
+
+def compare_codecs(
+    codecs: Mapping[str, Codec],
+    images: Sequence[Pixels],
+    reference: str,
+    *,
+    qualities: Sequence[float] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Compared]:
+    """Measure every codec, by name, at the same qualities, and compare with ``reference``.
+
+    Raises ``UsageError`` if the reference is none of them or a codec has no network, and what ``rd_points`` raises.
+    """
+    if reference not in codecs:
+        raise UsageError(f"the reference {reference!r} is none of {', '.join(codecs)}")
+    for name, codec in codecs.items():
+        if not isinstance(codec, LearnedCodec | SnappedCodec):
+            raise UsageError(f"{name} has no network to compare; use --against for it")
+    curves = {
+        name: Curve(
+            name=name,
+            source="measured now",
+            measured=True,
+            points=tuple(rd_points(codec, images, qualities, progress=progress)),
+        )
+        for name, codec in codecs.items()
+    }
+    rows = []
+    for name, codec in codecs.items():
+        network = cast(LearnedCodec | SnappedCodec, codec).network
+        parameters, multiplications = cost(cast(Config, network.config))
+        points = curves[name].points
+        rows.append(
+            Compared(
+                name=name,
+                parameters=parameters,
+                mac_per_pixel=multiplications,
+                encode_mp_per_s=fmean(p.encode_mp_per_s or 0 for p in points),
+                decode_mp_per_s=fmean(p.decode_mp_per_s or 0 for p in points),
+                curve=curves[name],
+                against=None if name == reference else compare(curves[name], curves[reference], "psnr"),
+            )
+        )
+    return rows
