@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
 
-from lichen.jobs.bench.mean_scale import SIZE, MeanScaleCodec, mean_scale_network, to_pixels, to_tensor
+from lichen.jobs.bench.mean_scale import SIZE, MeanScaleCodec, mean_scale_network, to_pixels, to_tensor, trained_network
 from lichen.jobs.evaluate import load_pictures
 from lichen.models import bitstream, defaults
 from lichen.models.codec import Decoded, Encoded, Pixels
@@ -87,8 +88,11 @@ def run(
     device: str = "auto",
     precision: str = "auto",
     repeats: int = 3,
+    weights: str | None = None,
 ) -> CompressAIBench:
     """Measure on the pictures at ``source``; codec, quality and precision are those of lichen's codec.
+
+    ``weights`` is the codec JSON of a ``compressai/mbt2018-mean`` that lichen trained.
 
     Raises ``UsageError`` if CompressAI cannot be imported, ``VerificationFailed`` if a picture comes back with other
     symbols than were encoded.
@@ -98,7 +102,10 @@ def run(
     if not isinstance(shipped, LearnedCodec):
         raise UsageError(f"{codec} has no networks to compare with; name a learned codec")
     placement = shipped.placement
-    network = mean_scale_network(SIZE, _groups(images, max(BATCHES))[0]).to(placement.device)
+    if weights is None:
+        network = mean_scale_network(SIZE, _groups(images, max(BATCHES))[0]).to(placement.device)
+    else:
+        network = trained_network(weights).to(placement.device)
     same = MeanScaleCodec(network)
     contestants = (
         Theirs("CompressAI", network),
@@ -114,7 +121,8 @@ def run(
         cores=len(os.sched_getaffinity(0)),
         device=str(placement.device),
         precision=str(placement.half or "float32").removeprefix("torch."),
-        network=f"mbt2018-mean, N={SIZE[0]}, M={SIZE[1]}, untrained, rescaled to realistic rates",
+        network=f"mbt2018-mean, N={network.N}, M={network.M}, "
+        + ("untrained, rescaled to realistic rates" if weights is None else f"trained ({Path(weights).name})"),
         codec=codec,
         quality=quality,
         repeats=repeats,

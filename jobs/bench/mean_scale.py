@@ -1,8 +1,8 @@
 """CompressAI's network ``mbt2018-mean`` with realistic rates, and lichen's entropy coder around it.
 
-No weights are fetched. The network is untrained, but its last layers are rescaled on some pictures, so that its
-latents, scales and rates are like those of a trained one; speed depends on nothing else. What it decodes to is
-no picture. It is also no codec for archives: its table indexes come from floating point, so a bitstream
+No weights are fetched. The network has those of a training by lichen; or it is untrained, but its last layers
+are rescaled on some pictures, so that its latents, scales and rates are like those of a trained one: speed depends on
+nothing else, though what it decodes to is no picture. It is also no codec for archives: its table indexes come from floating point, so a bitstream
 decodes only where the floats are the encoder's: in the same batch, on as many threads, of the same machine.
 """
 
@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichen.models import bitstream
+from lichen.models.architectures import network_from_files
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
 from lichen.models.errors import UsageError
+from lichen.models.networks.hyperpriors import HyperpriorConfig
 from lichen.models.planes import GRID, padded_part, round_up, to_planes
 from lichen.models.tiling import Window
+from lichen.models.zoo import full_files
 
 SIZE: Final = (128, 192)
 """Channels inside of the networks and of the latent, as CompressAI has them for the network's qualities 1 to 4."""
@@ -39,19 +42,41 @@ def mean_scale_network(size: tuple[int, int], images: Sequence[Pixels], *, seed:
 
     Raises ``UsageError`` if CompressAI cannot be imported.
     """
-    try:
-        from compressai.entropy_models import EntropyBottleneck
-        from compressai.models import MeanScaleHyperprior
-    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision was built for another torch
-        raise UsageError(f"this comparison needs CompressAI, which cannot be imported here: {error}") from error
+    compressai = _compressai()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = MeanScaleHyperprior(*size)
-        network.entropy_bottleneck = EntropyBottleneck(size[0], init_scale=1.0)
+        network = compressai.models.MeanScaleHyperprior(*size)
+        network.entropy_bottleneck = compressai.entropy_models.EntropyBottleneck(size[0], init_scale=1.0)
     network.eval().requires_grad_(False)
     network.update(update_quantiles=True)
     _make_realistic(network, to_tensor(images, torch.device("cpu")))
     return network
+
+
+def trained_network(codec: str) -> Any:
+    """CompressAI's ``mbt2018-mean`` with the weights that lichen trained for it (the path of a codec JSON).
+
+    Raises ``UsageError`` if CompressAI cannot be imported or the codec is another.
+    """
+    compressai = _compressai()
+    trained = network_from_files(full_files(codec))
+    config = trained.config
+    if not isinstance(config, HyperpriorConfig) or config.kind != "mbt2018-mean" or config.anchors:
+        raise UsageError(f"{codec} is no mbt2018-mean of one rate; train --architecture compressai/mbt2018-mean")
+    network = compressai.models.MeanScaleHyperprior(config.channels, config.latent)
+    network.load_state_dict(network.state_dict() | trained.state_dict())
+    network.eval().requires_grad_(False)
+    network.update(force=True, update_quantiles=True)
+    return network
+
+
+def _compressai() -> Any:
+    try:
+        import compressai.entropy_models
+        import compressai.models
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision was built for another torch
+        raise UsageError(f"this comparison needs CompressAI, which cannot be imported here: {error}") from error
+    return compressai
 
 
 @torch.no_grad()

@@ -51,13 +51,18 @@ def compressai(
     device: Annotated[str, typer.Option()] = "auto",
     precision: Annotated[str, typer.Option(help="Of that codec; the other network runs in float32.")] = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="Runs; the best counts.")] = 3,
+    weights: Annotated[
+        str | None, typer.Option(help="The .json of a trained compressai/mbt2018-mean. Default: untrained, rescaled.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """CompressAI's mbt2018-mean by its own calls, with lichen's entropy coder, and a codec of lichen's."""
     from lichen.jobs import console
     from lichen.jobs.bench.compressai import run
 
-    result = run(source, codec=codec, quality=quality, device=device, precision=precision, repeats=repeats)
+    result = run(
+        source, codec=codec, quality=quality, device=device, precision=precision, repeats=repeats, weights=weights
+    )
     if as_json:
         console.write_json(result)
         return

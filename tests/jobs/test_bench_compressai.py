@@ -20,6 +20,7 @@ from lichen.jobs.bench import mean_scale
 from lichen.jobs.bench.mean_scale import MeanScaleCodec, mean_scale_network, to_tensor
 from lichen.jobs.cli import build_app
 from lichen.models import bitstream
+from lichen.models.architectures import build, config_of, export
 from lichen.models.codec import Pixels, symbol_digest
 from lichen.models.errors import UsageError, VerificationFailed
 from lichen.pipeline.lanes import Lanes
@@ -126,3 +127,19 @@ def test_only_learned_codecs_are_compared(tmp_path: Path, pictures: list[Pixels]
     Image.fromarray(pictures[0]).save(tmp_path / "one.png")
     with pytest.raises(UsageError, match="webp"):
         bench.run(str(tmp_path), codec="webp")
+
+
+def test_a_trained_network_is_the_one_that_was_trained(tmp_path: Path, pictures: list[Pixels]) -> None:
+    torch.manual_seed(2)
+    ours = build(config_of("compressai/mbt2018-mean", channels=16, latent=24))
+    for kind, data in export(ours, "mbt", {}).items():
+        (tmp_path / f"mbt.{kind}").write_bytes(data)
+    theirs = mean_scale.trained_network(str(tmp_path / "mbt.json"))
+    x = to_tensor(pictures, torch.device("cpu"))
+    with torch.inference_mode():
+        y = ours.analyse(x)
+        assert torch.allclose(theirs.g_a(x), y, atol=1e-5)
+        assert torch.allclose(theirs.g_s(y), ours.synthesise(y), atol=1e-5)
+    assert theirs.gaussian_conditional.quantized_cdf.numel() > 0
+    with pytest.raises(UsageError, match="no mbt2018-mean"):
+        mean_scale.trained_network("s2c-conv")
