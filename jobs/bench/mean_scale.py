@@ -1,10 +1,10 @@
 """CompressAI's network ``mbt2018-mean`` with realistic rates, and lichen's entropy coder around it.
 
 No weights are fetched. The network has those of a training by lichen; or it is untrained, but its last layers are
-rescaled on some pictures, so that its latents, scales and rates are like those of a trained one: speed depends on nothing
-else, though what it decodes to is no picture. It is also no codec for archives: its table indexes come from floating
-point, so a bitstream decodes only where the floats are the encoder's: in the same batch, on as many threads, of the
-same machine.
+rescaled on some pictures, so that its latents, scales and rates are like those of a trained one: speed depends on
+nothing else, though what it decodes to is no picture. It is also no codec for archives: its table indexes come from
+floating point, so a bitstream decodes only where the floats are the encoder's: in the same batch, on as many threads,
+of the same machine.
 """
 
 from __future__ import annotations

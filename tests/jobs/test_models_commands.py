@@ -1,0 +1,65 @@
+"""`lichen models`: architectures, and published checkpoints as codecs that other commands then know by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from learned_support import photograph
+from PIL import Image
+from typer.testing import CliRunner
+
+from lichen.jobs.cli import build_app
+from lichen.models.architectures import architecture_names
+from lichen.models.errors import UsageError
+from lichen.models.networks.cwam import CWAM, CWAMConfig
+from lichen.models.zoo import check_name, codec_names, load_codec
+
+
+def test_architectures() -> None:
+    done = CliRunner().invoke(build_app(), ["models", "architectures", "--json"])
+    assert done.exit_code == 0, done.output
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert list(found) == architecture_names()
+    assert found["tcm-small"]["rates"] == "one" and found["hscatb"]["rates"] == "continuous"
+    assert "no-channel" in found["hscatb"]["switches"]
+    table = CliRunner().invoke(build_app(), ["models", "architectures"])
+    assert "cwam-320" in table.stdout
+
+
+def test_an_imported_checkpoint_is_a_codec_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICHEN_CODECS", str(tmp_path / "codecs"))
+    torch.manual_seed(0)
+    torch.save({"state_dict": CWAM(CWAMConfig(channels=16, context="serial")).state_dict()}, tmp_path / "best.pth.tar")
+    arguments = ["models", "import", "cwam", str(tmp_path / "best.pth.tar"), "--name", "cwam-16", "--lambda", "0.0175"]
+    done = CliRunner().invoke(build_app(), [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["name"] == "cwam-16"
+    assert "cwam-16" in codec_names()
+    codec = load_codec("cwam-16")
+    image = np.ascontiguousarray(photograph()[:64, :128])
+    (encoded,) = codec.encode([image], 50)
+    assert codec.decode([encoded.bitstream])[0].symbols == encoded.symbols
+    Image.fromarray(image).save(tmp_path / "picture.png")
+    floors = ["--psnr-floor", "0", "--block-psnr-floor", "0"]
+    command = ["compress", str(tmp_path / "picture.png"), str(tmp_path / "archive"), "--codec", "cwam-16", "--local"]
+    done = CliRunner().invoke(build_app(), [*command, *floors, "--json"])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    done = CliRunner().invoke(
+        build_app(), ["models", "import", "tcm", str(tmp_path / "other.pth"), "--out", str(tmp_path)]
+    )
+    assert done.exit_code != 0
+    assert list(tmp_path.glob("*.json")) == []
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".x", "a b", "ä"])
+def test_names_of_codecs(name: str) -> None:
+    with pytest.raises(UsageError, match="no name"):
+        check_name(name)
