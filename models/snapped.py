@@ -39,7 +39,6 @@ LOG_STEP: Final = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
 HALO: Final = 256
 """Pixels around a tile that the transforms are given."""
 
-Snapper = Recorder | Player
 Exchange = Callable[[NDArray[np.uint8], Tensor], Tensor]
 """Called with table indexes ``(B, n)`` and means ``(B, n)`` of a step; returns its symbols ``(B, n)``."""
 
@@ -90,7 +89,7 @@ class SnappedCodec(BatchedCodec):
 
     # --- the entropy model ------------------------------------------------------------------------
 
-    def _run(self, z: Tensor, snappers: Sequence[Snapper], exchange: Exchange) -> tuple[Tensor, Tensor]:
+    def _run(self, z: Tensor, snapper: Recorder | Player, exchange: Exchange) -> tuple[Tensor, Tensor]:
         """Step through a batch of latents from hyper-latent symbols ``(B, hyper, h, w)`` (any integer dtype).
 
         Returns the decoded latent in float64 and the symbols as int16, both ``(B, latent, 4h, 4w)``.
@@ -105,8 +104,8 @@ class SnappedCodec(BatchedCodec):
             for step in network.steps(shape[2], shape[3], z.device):
                 scale, mean, support = network.parameters_of(step, side, known)
                 levels = torch.log(scale.clamp(min=SCALE_MIN) / SCALE_MIN) / LOG_STEP
-                index = _snap(snappers, _taken(step, levels)).clamp(0, SCALES - 1)
-                means = _snap(snappers, _taken(step, mean) * UNIT) / UNIT
+                index = snapper.snap(_taken(step, levels)).clamp(0, SCALES - 1)
+                means = snapper.snap(_taken(step, mean) * UNIT) / UNIT
                 chosen = exchange(index.to(torch.uint8).cpu().numpy(), means)
                 _put(step, known, chosen.double() + means)
                 _put(step, symbols, chosen.to(torch.int16))
@@ -114,7 +113,7 @@ class SnappedCodec(BatchedCodec):
                     part = known[:, step.start : step.stop]
                     correction = network.refine(step, support, part)
                     if correction is not None:
-                        part += _snap(snappers, correction * UNIT) / UNIT
+                        part += snapper.snap(correction * UNIT) / UNIT
         return known, symbols
 
     def _quality(self, codes: Sequence[int]) -> Tensor:
@@ -137,7 +136,7 @@ class SnappedCodec(BatchedCodec):
             found.append((means * UNIT).cpu().numpy().astype(np.int64))
             return (torch.arange(means.shape[1], device=means.device) % 3 - 1)[None]
 
-        self._run(torch.from_numpy(z).to(self.placement.device), [Recorder()], exchange)
+        self._run(torch.from_numpy(z).to(self.placement.device), Recorder(1), exchange)
         return symbol_digest(*found)
 
     # --- encoding ---------------------------------------------------------------------------------
@@ -160,14 +159,14 @@ class SnappedCodec(BatchedCodec):
         for window in plan.tiles():
             part = cut(y, window, 16)
             z = (self.network.h_a(part).double() - self._medians).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
-            recorders = [Recorder() for _ in images]
-            latents, symbols = self._code_tile(z, part.double(), recorders)
+            recorder = Recorder(len(images))
+            latents, symbols = self._code_tile(z, part.double(), recorder)
             z_symbols = z.to(torch.int32).cpu().numpy()
             planes = symbols.cpu().numpy()
-            for n, recorder in enumerate(recorders):
+            for n in range(len(images)):
                 stream = rans.encode(*latents[n], self._y_tables, single=True)
                 head = rans.encode(z_symbols[n], self._z_indexes(z_symbols[n].shape), self._z_tables)
-                sections[n].append(bitstream.Section(z=head, y=recorder.pack() + stream))
+                sections[n].append(bitstream.Section(z=head, y=recorder.pack(n) + stream))
                 coded[n] += [z_symbols[n].astype(np.int16), planes[n]]
         return [
             self._packed(image, plan, int(code), sections[n], coded[n])
@@ -175,7 +174,7 @@ class SnappedCodec(BatchedCodec):
         ]
 
     def _code_tile(
-        self, z: Tensor, y: Tensor, recorders: Sequence[Recorder]
+        self, z: Tensor, y: Tensor, recorder: Recorder
     ) -> tuple[list[tuple[NDArray[np.int32], NDArray[np.uint8]]], Tensor]:
         """Symbols with their table indexes for each picture, in the order of coding; and the symbols as planes."""
         steps = iter(self.network.steps(y.shape[2], y.shape[3], y.device))
@@ -188,10 +187,10 @@ class SnappedCodec(BatchedCodec):
             listed.append((symbols.to(torch.int32).cpu().numpy(), index))
             return symbols
 
-        _, planes = self._run(z, recorders, exchange)
+        _, planes = self._run(z, recorder, exchange)
         streams = [
             (np.concatenate([s[n] for s, _ in listed]), np.concatenate([i[n] for _, i in listed]))
-            for n in range(len(recorders))
+            for n in range(len(y))
         ]
         return streams, planes
 
@@ -230,26 +229,18 @@ class SnappedCodec(BatchedCodec):
         rows, columns = (window.bottom - window.top) // 64, (window.right - window.left) // 64
         shape = (self.network.hyper, rows, columns)
         z = np.stack([_narrow(rans.decode(s.z, self._z_indexes(shape), self._z_tables)) for s in sections])
-        players = [Player(section.y) for section in sections]
-        readers = [
-            rans.Reader(section.y[player.end :], self._y_tables)
-            for section, player in zip(sections, players, strict=True)
-        ]
+        player = Player([section.y for section in sections])
+        readers = [rans.Reader(s.y[end:], self._y_tables) for s, end in zip(sections, player.ends, strict=True)]
 
         def exchange(index: NDArray[np.uint8], means: Tensor) -> Tensor:
             symbols = np.stack([_narrow(reader.read(index[n])) for n, reader in enumerate(readers)])
             return torch.from_numpy(symbols).to(means.device)
 
-        y, symbols = self._run(torch.from_numpy(z).to(self.placement.device), players, exchange)
-        for player, reader in zip(players, readers, strict=True):
-            player.finish()
+        y, symbols = self._run(torch.from_numpy(z).to(self.placement.device), player, exchange)
+        player.finish()
+        for reader in readers:
             reader.finish()
         return y, z, symbols.cpu().numpy()
-
-
-def _snap(snappers: Sequence[Snapper], values: Tensor) -> Tensor:
-    """Each picture's values with its own list."""
-    return torch.stack([snapper.snap(value) for snapper, value in zip(snappers, values, strict=True)])
 
 
 def _taken(step: Step, plane: Tensor) -> Tensor:

@@ -137,29 +137,32 @@ def test_another_machine_that_computes_otherwise_is_told(codec: SnappedCodec) ->
 
 def test_doubtful_values_are_listed_and_taken() -> None:
     values = torch.tensor([0.2, 0.5 - GUARD / 4, -1.5, 7.0, 2.5 + GUARD / 4], dtype=torch.float64)
-    recorder = Recorder()
-    first = recorder.snap(values[:2])
-    second = recorder.snap(values[2:])
-    data = recorder.pack()
-    assert data[0] == 3
-    player = Player(data + b"rest")
-    assert data[player.end :] == b""
+    recorder = Recorder(2)
+    batch = torch.stack([values, values.flip(0)])
+    first, second = recorder.snap(batch[:, :2]), recorder.snap(batch[:, 2:])
+    data = [recorder.pack(0), recorder.pack(1)]
+    assert data[0][0] == data[1][0] == 3
+    player = Player([one + b"rest" for one in data])
+    assert player.ends == [len(one) for one in data]
     # the decoder's noise takes each doubtful value to the other side
-    noisy = values + torch.tensor([0, 1, -1, 0, -1]) * GUARD / 2
-    assert torch.equal(player.snap(noisy[:2]), first)
-    assert torch.equal(player.snap(noisy[2:]), second)
+    noise = torch.tensor([0, 1, -1, 0, -1]) * GUARD / 2
+    noisy = batch + torch.stack([noise, noise.flip(0)])
+    assert torch.equal(player.snap(noisy[:, :2]), first)
+    assert torch.equal(player.snap(noisy[:, 2:]), second)
     player.finish()
+    with pytest.raises(CorruptBitstream, match="does not exist"):
+        Player([data[0]]).finish()
 
 
 def test_ordinary_values_cost_one_byte() -> None:
-    recorder = Recorder()
-    recorder.snap(torch.linspace(-50, 50, 1001, dtype=torch.float64) + 0.01)
-    assert recorder.pack() == b"\0"
+    recorder = Recorder(1)
+    recorder.snap(torch.linspace(-50, 50, 1001, dtype=torch.float64)[None] + 0.01)
+    assert recorder.pack(0) == b"\0"
 
 
 def test_no_number_is_refused() -> None:
     with pytest.raises(InvalidCodec, match="no numbers"):
-        Recorder().snap(torch.tensor([float("nan")], dtype=torch.float64))
+        Recorder(1).snap(torch.tensor([[0.0, float("nan")]], dtype=torch.float64))
 
 
 @contextmanager
