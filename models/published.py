@@ -25,7 +25,7 @@ from lichen.models.entropy.tables import (
     gaussian_tables,
     tables_from_pmfs,
 )
-from lichen.models.errors import InvalidCodec
+from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.networks.cwam import CWAM, CWAMConfig
 from lichen.models.networks.grouped import STAGES, GroupedConfig, GroupedNetwork
 from lichen.models.networks.hyperpriors import KINDS, HyperpriorConfig, hyperprior
@@ -74,7 +74,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "compressai": Architecture(
         config=HyperpriorConfig,
         network=hyperprior,
-        limits={"kind": tuple(KINDS), "channels": _WIDTHS, "latent": _WIDTHS} | _RATES,
+        limits={"kind": tuple(KINDS), "channels": _WIDTHS, "latent": _WIDTHS, "linear": (0, 1)} | _RATES,
     ),
 }  # fmt: skip
 
@@ -180,7 +180,10 @@ def _build(
 def _network(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None) -> SteppedNetwork:
     architecture, arguments = _arguments(config)
     with torch.device("meta"):  # nothing is allocated until names and shapes have been compared
-        network = architecture.network(architecture.config(**arguments))
+        try:
+            network = architecture.network(architecture.config(**arguments))
+        except (UsageError, ValueError, ZeroDivisionError, RuntimeError) as error:
+            raise InvalidCodec(f"the constructor arguments make no network: {error}") from error
     weights = {n: a for n, a in decoder.items() if not n.startswith("tables.")} | (encoder or {})
     apart = tuple(f"{prefix}." for prefix in network.encoder)
     names = tuple(n for n in network.state_dict() if encoder is not None or not n.startswith(apart))

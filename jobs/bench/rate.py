@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from lichen.jobs.evaluate import load_pictures
 from lichen.jobs.training.run import best_network
 from lichen.models import defaults
-from lichen.models.checkpoint import load_full, network_from_files
-from lichen.models.errors import UsageError
+from lichen.models.architectures import load_full, network_from_files
+from lichen.models.codec import Pixels
+from lichen.models.learned import LearnedCodec
 from lichen.models.networks.hyperprior import logistic_bits, symbol_scale
 from lichen.models.networks.network import CodecNetwork
+from lichen.models.networks.stepped import SteppedNetwork
 from lichen.models.placement import place
+from lichen.models.planes import padded_part, round_up, to_planes
+from lichen.models.tiling import Window
 from lichen.models.zoo import full_files
 
 
@@ -56,8 +60,6 @@ def run(
     pictures = list(load_pictures(source).values())
     files = full_files(codec)
     network = network_from_files(files) if weights is None else best_network(weights)
-    if not isinstance(network, CodecNetwork):
-        raise UsageError(f"{codec} has no decoupled entropy model to compare with")
     network.eval()
     learned = load_full(files, place("cpu", "float32"))
     pixels = sum(picture.shape[0] * picture.shape[1] for picture in pictures)
@@ -67,7 +69,11 @@ def run(
         for picture in pictures:
             data = learned.encode([picture], quality)[0].bitstream
             real += 8 * len(data)
-            z_bits, y_bits = ideal_bits(network, *learned.symbols(data), quality)
+            if isinstance(network, CodecNetwork):
+                assert isinstance(learned, LearnedCodec)
+                z_bits, y_bits = ideal_bits(network, *learned.symbols(data), quality)
+            else:
+                z_bits, y_bits = float_bits(network, picture, quality)
             hyper += z_bits
             latent += y_bits
         ideal = hyper + latent
@@ -96,4 +102,16 @@ def ideal_bits(
     z_bits = logistic_bits(symbols_z, symbol_scale(model.z_scale(position), torch.zeros(())))
     scales = model.scales(symbols_z * model.z_step(position))
     y_bits = logistic_bits(symbols_y, symbol_scale(scales, model.gain(position)))
+    return z_bits.double().sum().item(), y_bits.double().sum().item()
+
+
+@torch.inference_mode()
+def float_bits(network: SteppedNetwork, picture: Pixels, quality: float) -> tuple[float, float]:
+    """Information in bits of hyper-latent and latent of a picture under a published network, all in float32.
+
+    Its decoded latents feed back into its scales, so these are its own symbols, not those of the bitstream.
+    """
+    height, width = (round_up(side, network.grid) for side in picture.shape[:2])
+    padded = torch.from_numpy(padded_part(picture, Window(0, height, 0, width)).copy())
+    _, y_bits, z_bits = network(to_planes(padded[None]).float() / 255, torch.tensor([quality]))
     return z_bits.double().sum().item(), y_bits.double().sum().item()

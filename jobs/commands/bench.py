@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     group.command()(pipeline)
     group.command()(rate)
     group.command()(ablation)
+    group.command()(systems)
     group.command()(portability)
     app.add_typer(group, name="bench")
 
@@ -178,6 +179,37 @@ def ablation(
         numbers = (f"{case.loss:.3f}", f"{case.seconds_per_step:.2f}", f"{case.speed:.2f}", f"{case.parameters:,}")
         rows.add_row(case.name, *numbers, case.note)
     console.stdout().print(rows)
+
+
+def systems(
+    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder for the runs; they go on from where they were.")],
+    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 1500,
+    batch: Annotated[int, typer.Option(min=1, help="Crops of 128 pixels in a step.")] = 16,
+    only: Annotated[list[str] | None, typer.Option("--system", help="Only these; may be repeated.")] = None,
+    ablations: Annotated[bool, typer.Option(help="Also with single parts changed.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
+    device: Annotated[str, typer.Option()] = "auto",
+    precision: Annotated[str, typer.Option()] = "auto",
+) -> None:
+    """Train the published systems under one budget, for `lichen evaluate --compare`."""
+    from lichen.jobs.bench.systems import ABLATIONS, SYSTEMS, run
+    from lichen.jobs.live import Live
+
+    names = tuple(only or (SYSTEMS + (ABLATIONS if ablations else ())))
+    with Live("Training") as live:
+        codecs = run(
+            list(sources),
+            out,
+            steps=steps,
+            batch=batch,
+            names=names,
+            device=device,
+            precision=precision,
+            cache=cache,
+            report=lambda name, share: live.update((names.index(name) + share) / len(names), name, None),
+        )
+    typer.echo("lichen evaluate PICTURES --compare " + ",".join(map(str, codecs)))
 
 
 def portability(

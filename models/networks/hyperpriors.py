@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lichen.models.errors import UsageError
+from lichen.models.networks.blocks import shuffle, unshuffle
 from lichen.models.networks.context import ContextNetwork, hyper_pair
 from lichen.models.networks.layers import (
     GDN,
@@ -23,15 +25,24 @@ from lichen.models.networks.layers import (
     subpixel,
 )
 from lichen.models.networks.stepped import RateConfig, Step, SteppedNetwork
+from lichen.models.networks.transforms import PATCH, STEP, dct_basis
+
+QUIET = 0.02
+"""Factor on the last layers of the networks beside a linear transform."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HyperpriorConfig(RateConfig):
-    """Constructor arguments: ``kind`` of ``KINDS``, channels inside of the networks and of the latent."""
+    """Constructor arguments: ``kind`` of ``KINDS``, channels inside of the networks and of the latent.
+
+    ``linear`` (of ``mbt2018-mean`` only) puts a linear 16x16 transform beside g_a and g_s, which starts as a DCT: that
+    is ours, not CompressAI's.
+    """
 
     kind: str = "mbt2018-mean"
     channels: int = 128
     latent: int = 192
+    linear: bool = False
 
 
 def gdn_pair(channels: int, latent: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -87,8 +98,44 @@ class MeanScaleHyperprior(SteppedNetwork):
         n, m = config.channels, config.latent
         super().__init__(latent=m, hyper=n, rates=config)
         self.config = config
+        self.g_a: nn.Sequential
+        self.g_s: nn.Sequential
         self.g_a, self.g_s = gdn_pair(n, m)
         self.h_a, self.h_s = _mean_scale_pair(n, m)
+        self.linear = config.linear
+        if config.linear:
+            self.encoder = (*self.encoder, "linear_a")
+            self.transforms = (*self.transforms, "linear_s")
+            self.linear_a = nn.Conv2d(3 * PATCH * PATCH, m, 1, bias=False)
+            self.linear_s = nn.Conv2d(m, 3 * PATCH * PATCH, 1, bias=False)
+            self._start_as_dct(m)
+
+    @torch.no_grad()
+    def _start_as_dct(self, latent: int) -> None:
+        chroma = latent // 5
+        if latent - 2 * chroma > PATCH**2:
+            raise UsageError(f"a linear transform has no {latent} channels")
+        basis = dct_basis(latent - 2 * chroma, chroma)
+        self.linear_a.weight.copy_(basis[:, :, None, None])
+        self.linear_s.weight.copy_(basis.T[:, :, None, None])
+        for network in (self.g_a, self.g_s):
+            for parameter in network[-1].parameters():
+                parameter.mul_(QUIET)
+        if self.rates.anchors:  # steps of a transform coder, by theory
+            weights = self._log_weight(torch.linspace(0, 1, self.rates.anchors)).exp()
+            gain = -torch.log(STEP / 255 / weights.sqrt())[:, None].expand(-1, latent)
+            self.gain.table.copy_(gain)
+            self.inverse.table.copy_(-gain)
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """The latent of pictures."""
+        y: Tensor = self.g_a(x)
+        return y + self.linear_a(unshuffle(x - 0.5, PATCH)) if self.linear else y
+
+    def synthesise(self, y: Tensor) -> Tensor:
+        """Pictures from decoded latents."""
+        x: Tensor = self.g_s(y)
+        return x + shuffle(self.linear_s(y), PATCH) + 0.5 if self.linear else x
 
     def steps(self, _height: int, _width: int, _device: torch.device) -> list[Step]:
         """All at once."""

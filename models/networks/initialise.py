@@ -7,7 +7,6 @@ deviations by least squares. Training then has something to improve.
 
 from __future__ import annotations
 
-import math
 from types import MethodType
 
 import torch
@@ -17,14 +16,8 @@ from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.networks.blocks import unshuffle
 from lichen.models.networks.hyperprior import EntropyModel
 from lichen.models.networks.network import CodecNetwork
-from lichen.models.networks.transforms import PATCH, dct_basis, dct_order
+from lichen.models.networks.transforms import PATCH, STEP, dct_basis, dct_order
 
-STEP = math.sqrt(18 / math.log(2))
-"""Quantisation step of an orthonormal transform in grey levels times ``sqrt(lambda)``.
-
-At high rates the distortion of a coefficient is ``step**2 / 12`` and its rate falls by one bit as the step doubles;
-the loss ``lambda * (squared error) / 3 + bits`` is least at ``lambda * step**2 = 18 / ln 2``.
-"""
 SHRINK = 0.25
 """Negative log of the factor on decoded residuals of the rarest latents: what is not zero lies nearer to zero."""
 QUIET = 0.005

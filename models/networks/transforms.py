@@ -13,6 +13,12 @@ PATCH = 16
 """Pixels per latent in each direction."""
 CELL = 8
 """Pixels per position of the networks in each direction."""
+STEP = math.sqrt(18 / math.log(2))
+"""Quantisation step of an orthonormal transform in grey levels times ``sqrt(lambda)``.
+
+At high rates the distortion of a coefficient is ``step**2 / 12`` and its rate falls by one bit as the step doubles;
+the loss ``lambda * (squared error) / 3 + bits`` is least at ``lambda * step**2 = 18 / ln 2``.
+"""
 
 
 def dct_order(luma: int, chroma: int, patch: int = PATCH) -> list[tuple[tuple[int, int, int], int]]:

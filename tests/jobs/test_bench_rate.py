@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from learned_support import new_network, photograph
 from PIL import Image
 
 from lichen.jobs.bench.rate import ideal_bits, run
+from lichen.models.architectures import build, config_of, export, to_json
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.errors import UsageError
 from lichen.models.placement import place
@@ -22,7 +22,7 @@ def test_real_sizes_are_near_the_information_under_the_float_model(tmp_path: Pat
     files = export_codec(network, "small", {})
     for kind, data in files.items():
         (tmp_path / f"small.{kind}").write_bytes(data)
-    torch.save({"model": asdict(network.config), "average": network.state_dict()}, tmp_path / "best.pt")
+    torch.save({"model": to_json(network.config), "average": network.state_dict()}, tmp_path / "best.pt")
     (tmp_path / "pictures").mkdir()
     Image.fromarray(photograph()[:256, :320]).save(tmp_path / "pictures" / "one.png")
     result = run(
@@ -57,3 +57,17 @@ def test_weights_of_something_else(tmp_path: Path) -> None:
     Image.fromarray(photograph()[:64, :64]).save(tmp_path / "one.png")
     with pytest.raises(UsageError, match="no weights of this architecture"):
         run(str(tmp_path / "one.png"), weights=tmp_path / "best.pt", qualities=(50.0,))
+
+
+def test_a_published_network_loses_nothing_by_snapping(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = build(config_of("compressai/mbt2018-mean", channels=16, latent=24))
+    with torch.no_grad():
+        network.g_a[-1].weight.mul_(100)  # an untrained network's latents are all zero
+    for kind, data in export(network, "mbt", {}).items():
+        (tmp_path / f"mbt.{kind}").write_bytes(data)
+    Image.fromarray(photograph()[:256, :320]).save(tmp_path / "one.png")
+    result = run(str(tmp_path / "one.png"), codec=str(tmp_path / "mbt.json"), qualities=(50.0,))
+    (case,) = result.cases
+    assert case.real > 0.5
+    assert abs(case.excess) < 0.02
