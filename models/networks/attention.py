@@ -38,6 +38,7 @@ def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept must serve training too
 def relative_positions(window: int, device: torch.device) -> Tensor:
     """Index of each pair's offset in a flattened ``(2 * window - 1)**2`` table: ``(window**2, window**2)``.
 
@@ -50,6 +51,7 @@ def relative_positions(window: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept must serve training too
 def shift_mask(rows: int, columns: int, window: int, device: torch.device) -> Tensor:
     """What may see what in windows shifted by half: boolean ``(rows * columns, 1, window**2, window**2)``.
 

@@ -32,6 +32,7 @@ def coarse_windows(x: Tensor, window: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept must serve training too
 def coarse_mask(rows: int, columns: int, window: int, device: torch.device) -> Tensor:
     """What fine tokens may see of the coarse window: boolean ``(windows, 1, window**2, window**2)``.
 

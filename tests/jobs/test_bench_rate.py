@@ -63,7 +63,10 @@ def test_a_published_network_loses_nothing_by_snapping(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = build(config_of("compressai/mbt2018-mean", channels=16, latent=24))
     with torch.no_grad():
-        network.g_a[-1].weight.mul_(100)  # an untrained network's latents are all zero
+        network.g_a[-1].weight.mul_(100)  # an untrained network's latents are all zero,
+        x = torch.from_numpy(photograph()[:256, :320].copy()).permute(2, 0, 1)[None].float() / 255
+        network.h_s[-1].bias[:24] = 2 * network.analyse(x).std()  # and its scales next to it
+        network.h_a[-1].weight.mul_(0.01)
     for kind, data in export(network, "mbt", {}).items():
         (tmp_path / f"mbt.{kind}").write_bytes(data)
     Image.fromarray(photograph()[:256, :320]).save(tmp_path / "one.png")
