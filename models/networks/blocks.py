@@ -39,6 +39,12 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
+def working_precision(device: torch.device) -> torch.dtype:
+    """What autocast computes in, float32 where it is off."""
+    on = device.type != "meta" and torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if on else torch.float32
+
+
 class LayerNorm2d(nn.Module):
     """Layer normalisation over channels, for each position alone."""
 

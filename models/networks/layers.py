@@ -93,7 +93,7 @@ class ResidualBlock(nn.Module):
 class Sampled(nn.Conv2d):
     """A 1x1 convolution of every second pixel.
 
-    With its stride given to the library instead, the gradient for three channels-last inputs crashes in torch 2.15 on CPUs.
+    With a stride of two in the library instead, torch 2.15 crashes on CPUs: in the gradient of three channels-last inputs.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lichen.models.networks.blocks import QualityTable, full_precision, shuffle, unshuffle
+from lichen.models.networks.blocks import QualityTable, full_precision, shuffle, unshuffle, working_precision
 
 PATCH = 16
 """Pixels per latent in each direction."""
@@ -69,7 +69,9 @@ class PixelNetwork(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         """``(B, 3, H, W)`` pictures around zero to corrections of the same shape, float32."""
-        features = self.stem(unshuffle(x, CELL))
+        with full_precision(x.device):  # half precision would lose high frequencies beside the mean: up to 0.4 dB
+            features = self.stem(unshuffle(x.float(), CELL))
+        features = features.to(working_precision(x.device))
         blocks = x.shape[2] // PATCH, x.shape[3] // PATCH
         features = (features + self.place.repeat(1, *blocks)) * self.gain(position).exp()
         correction: Tensor = shuffle(self.head(self.blocks(features)).float(), CELL)

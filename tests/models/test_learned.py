@@ -101,6 +101,18 @@ def test_no_seam_shows_with_the_shipped_weights(monkeypatch: pytest.MonkeyPatch)
     assert len(encoded.bitstream) < len(whole.bitstream) * 1.005
 
 
+def test_half_precision_shows_nowhere() -> None:
+    """Of the sample photographs this one suffers most from half precision."""
+    image = np.ascontiguousarray(photograph()[:256, :256])
+    (encoded,) = load_codec("s2c-conv", precision="float32").encode([image], 50)
+    errors = []
+    for precision in ("float32", "bfloat16"):
+        (decoded,) = load_codec("s2c-conv", precision=precision).decode([encoded.bitstream])
+        assert decoded.symbols == encoded.symbols
+        errors.append(psnr(decoded.pixels, image))
+    assert errors[0] == pytest.approx(errors[1], abs=0.02)
+
+
 def test_another_codecs_bitstream_is_told_apart(codec: LearnedCodec) -> None:
     (encoded,) = codec.encode([photograph()[:64, :64]], 50)
     parsed = unpack(encoded.bitstream)
