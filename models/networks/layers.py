@@ -93,7 +93,8 @@ class ResidualBlock(nn.Module):
 class Sampled(nn.Conv2d):
     """A 1x1 convolution of every second pixel.
 
-    With a stride of two in the library instead, torch 2.15 crashes on CPUs: in the gradient of three channels-last inputs.
+    With a stride of two in the library instead, torch 2.15 crashes on CPUs: in the gradient, for three channels-last
+    inputs.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
