@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,9 +21,9 @@ Format = Literal["png", "jpeg", "original"]
 FORMATS: tuple[Format, ...] = ("png", "jpeg", "original")
 
 _ENDINGS = {"png": (".png",), "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif")}
-_SETTINGS: dict[Format, dict[str, Any]] = {"png": {"compress_level": 1}}
-"""Pillow's default level for PNG costs several times as much as level 1, a good part of what decoding does, and makes
-photographs no smaller with the zlib in its wheels."""
+_SETTINGS: dict[Format, dict[str, Any]] = {"png": {"compress_level": 1, "compress_type": zlib.Z_RLE}}
+"""Pillow's defaults for PNG cost several times as much, a good part of what decoding does: its default level makes
+photographs no smaller with the zlib in its wheels, and searching for more than runs makes them 1.4 % smaller."""
 _MAX_NAME = 255
 """Bytes of a file name on the common file systems."""
 
