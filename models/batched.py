@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lichen.models import bitstream
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
-from lichen.models.integer import code_quality, quality_code
+from lichen.models.integer import SYMBOL_LIMIT, code_quality, quality_code
 from lichen.models.placement import Placement
 from lichen.models.planes import GRID, Plan, round_up
 
@@ -122,3 +122,10 @@ class BatchedCodec(ABC):
             )
         )
         return Encoded(bitstream=data, symbols=symbol_digest(*symbols))
+
+
+def narrow(symbols: NDArray[np.int32]) -> NDArray[np.int16]:
+    """Decoded symbols as they are kept. Raises ``CorruptBitstream`` for one that no encoder writes."""
+    if symbols.size and max(-int(symbols.min()), int(symbols.max())) > SYMBOL_LIMIT:
+        raise CorruptBitstream("a symbol is larger than any encoder writes")
+    return symbols.astype(np.int16)

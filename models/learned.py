@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichen.models import bitstream
-from lichen.models.batched import BatchedCodec
+from lichen.models.batched import BatchedCodec, narrow
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
-from lichen.models.errors import CorruptBitstream, InvalidCodec
+from lichen.models.errors import InvalidCodec
 from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork, code_quality, self_test
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN, SCALES, STEPS, quantise, rounding_offset, step_masks
 from lichen.models.networks.network import CodecNetwork
@@ -187,14 +187,14 @@ class LearnedCodec(BatchedCodec):
         for window, section in zip(plan.tiles(), parsed.sections, strict=True):
             at = window.at(64)
             index = np.ascontiguousarray(np.broadcast_to(channels, plane[at].shape))
-            plane[at] = _narrow(rans.decode(section.z, index, self.prior.tables))
+            plane[at] = narrow(rans.decode(section.z, index, self.prior.tables))
         return plane
 
     def _decode_y(self, parsed: bitstream.Bitstream, plan: Plan, index: NDArray[np.uint8]) -> NDArray[np.int16]:
         plane = np.empty(index.shape, dtype=np.int16)
         for window, section in zip(plan.tiles(), parsed.sections, strict=True):
             at = window.at(16)
-            plane[at] = _narrow(rans.decode(section.y, np.ascontiguousarray(index[at]), self.prior.tables))
+            plane[at] = narrow(rans.decode(section.y, np.ascontiguousarray(index[at]), self.prior.tables))
         return plane
 
     # --- shared by both directions ----------------------------------------------------------------
@@ -265,12 +265,6 @@ class LearnedCodec(BatchedCodec):
                 # Step 0 leaves the first means wherever it decodes nothing.
                 target.copy_(torch.where(mask, decoded, target if step > 0 else mean))
         return y
-
-
-def _narrow(symbols: NDArray[np.int32]) -> NDArray[np.int16]:
-    if symbols.size and max(-int(symbols.min()), int(symbols.max())) > SYMBOL_LIMIT:
-        raise CorruptBitstream("a symbol is larger than any encoder writes")
-    return symbols.astype(np.int16)
 
 
 def _stacked(planes: list[NDArray[np.int16]]) -> NDArray[np.int16]:

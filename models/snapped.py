@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichen.models import bitstream
-from lichen.models.batched import BatchedCodec
+from lichen.models.batched import BatchedCodec, narrow
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
-from lichen.models.errors import CorruptBitstream, InvalidCodec
+from lichen.models.errors import InvalidCodec
 from lichen.models.integer import SYMBOL_LIMIT, code_quality
 from lichen.models.networks.stepped import SCALE_MIN, Step, SteppedNetwork
 from lichen.models.placement import Placement
@@ -228,12 +228,12 @@ class SnappedCodec(BatchedCodec):
         """The decoded latent of a tile of each picture, with the symbols of hyper-latent and latent."""
         rows, columns = (window.bottom - window.top) // 64, (window.right - window.left) // 64
         shape = (self.network.hyper, rows, columns)
-        z = np.stack([_narrow(rans.decode(s.z, self._z_indexes(shape), self._z_tables)) for s in sections])
+        z = np.stack([narrow(rans.decode(s.z, self._z_indexes(shape), self._z_tables)) for s in sections])
         player = Player([section.y for section in sections])
         readers = [rans.Reader(s.y[end:], self._y_tables) for s, end in zip(sections, player.ends, strict=True)]
 
         def exchange(index: NDArray[np.uint8], means: Tensor) -> Tensor:
-            symbols = np.stack([_narrow(reader.read(index[n])) for n, reader in enumerate(readers)])
+            symbols = np.stack([narrow(reader.read(index[n])) for n, reader in enumerate(readers)])
             return torch.from_numpy(symbols).to(means.device)
 
         y, symbols = self._run(torch.from_numpy(z).to(self.placement.device), player, exchange)
@@ -257,9 +257,3 @@ def _put(step: Step, plane: Tensor, values: Tensor) -> None:
         target.copy_(values.reshape(target.shape))
     else:
         target[:, :, step.mask] = values.reshape(*target.shape[:2], -1)
-
-
-def _narrow(symbols: NDArray[np.int32]) -> NDArray[np.int16]:
-    if symbols.size and max(-int(symbols.min()), int(symbols.max())) > SYMBOL_LIMIT:
-        raise CorruptBitstream("a symbol is larger than any encoder writes")
-    return symbols.astype(np.int16)

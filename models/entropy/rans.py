@@ -90,22 +90,8 @@ def decode(data: bytes | bytearray | memoryview, indexes: NDArray[np.uint8], tab
     checksum tells the rest), and ``InvalidCodec`` if an index has no table.
     """
     positions = _positions(indexes, tables)
-    symbols = np.zeros(indexes.shape, dtype=np.int32)
-    lookup = tables.lookup
     states, words = _unpack(bytes(data), _states(positions.size))
-    at = _decode_words(
-        words,
-        words.size - _PADDING,
-        0,
-        np.ascontiguousarray(indexes).reshape(-1),
-        positions,
-        lookup.encoding,
-        lookup.decoding,
-        lookup.buckets,
-        lookup.entries,
-        states,
-        symbols.reshape(-1),
-    )
+    symbols, at = _decode_part(words, 0, states, indexes, positions, tables)
     _check(at, words, states)
     return symbols
 
@@ -130,21 +116,7 @@ class Reader:
         Raises ``CorruptBitstream``, and ``InvalidCodec`` if an index has no table.
         """
         positions = _positions(indexes, self._tables)
-        symbols = np.zeros(indexes.shape, dtype=np.int32)
-        lookup = self._tables.lookup
-        self._at = _decode_words(
-            self._words,
-            self._words.size - _PADDING,
-            self._at,
-            np.ascontiguousarray(indexes).reshape(-1),
-            positions,
-            lookup.encoding,
-            lookup.decoding,
-            lookup.buckets,
-            lookup.entries,
-            self._states,
-            symbols.reshape(-1),
-        )
+        symbols, self._at = _decode_part(self._words, self._at, self._states, indexes, positions, self._tables)
         if self._at < 0:
             _check(self._at, self._words, self._states)
         return symbols
@@ -152,6 +124,33 @@ class Reader:
     def finish(self) -> None:
         """Raise ``CorruptBitstream`` unless the stream is used up."""
         _check(self._at, self._words, self._states)
+
+
+def _decode_part(
+    words: NDArray[np.uint16],
+    begin: int,
+    states: NDArray[np.uint64],
+    indexes: NDArray[np.uint8],
+    positions: NDArray[np.uint32],
+    tables: CoderTables,
+) -> tuple[NDArray[np.int32], int]:
+    """Symbols of the shape of ``indexes`` from the word ``begin`` on, and the word after them or what is wrong."""
+    symbols = np.zeros(indexes.shape, dtype=np.int32)
+    lookup = tables.lookup
+    at = _decode_words(
+        words,
+        words.size - _PADDING,
+        begin,
+        np.ascontiguousarray(indexes).reshape(-1),
+        positions,
+        lookup.encoding,
+        lookup.decoding,
+        lookup.buckets,
+        lookup.entries,
+        states,
+        symbols.reshape(-1),
+    )
+    return symbols, at
 
 
 def _check(at: int, words: NDArray[np.uint16], states: NDArray[np.uint64]) -> None:

@@ -67,10 +67,6 @@ class ScaleHyperprior(SteppedNetwork):
         self.h_a = nn.Sequential(_Magnitude(m, n), nn.ReLU(), conv(n, n), nn.ReLU(), conv(n, n))
         self.h_s = nn.Sequential(deconv(n, n), nn.ReLU(), deconv(n, n), nn.ReLU(), conv(n, m, 3, 1), nn.ReLU())
 
-    def steps(self, _height: int, _width: int, _device: torch.device) -> list[Step]:
-        """All at once."""
-        return [Step(0, 0, self.latent)]
-
     def side(self, z: Tensor) -> Tensor:
         """Scales."""
         scales: Tensor = self.h_s(z)
@@ -136,10 +132,6 @@ class MeanScaleHyperprior(SteppedNetwork):
         """Pictures from decoded latents."""
         x: Tensor = self.g_s(y)
         return x + shuffle(self.linear_s(y), PATCH) + 0.5 if self.linear else x
-
-    def steps(self, _height: int, _width: int, _device: torch.device) -> list[Step]:
-        """All at once."""
-        return [Step(0, 0, self.latent)]
 
     def side(self, z: Tensor) -> Tensor:
         """Scales and means."""

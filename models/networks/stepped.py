@@ -111,9 +111,9 @@ class SteppedNetwork(nn.Module):
         low, high = math.log(self.rates.weight), math.log(self.rates.weight_max)
         return low + (high - low) * share
 
-    def steps(self, height: int, width: int, device: torch.device) -> list[Step]:
-        """The steps of a latent ``(latent, height, width)``."""
-        raise NotImplementedError
+    def steps(self, _height: int, _width: int, _device: torch.device) -> list[Step]:
+        """The steps of a latent ``(latent, height, width)``: by default all at once."""
+        return [Step(0, 0, self.latent)]
 
     def side(self, z: Tensor) -> Any:
         """What the steps need of the decoded hyper-latent."""
