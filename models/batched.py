@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lichen.models import bitstream
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
 from lichen.models.integer import SYMBOL_LIMIT, code_quality, quality_code
 from lichen.models.placement import Placement
-from lichen.models.planes import GRID, Plan, round_up
+from lichen.models.planes import GRID, Plan, cut, padded_part, round_up, to_planes
+from lichen.models.tiling import Window
 
 
 class BatchedCodec(ABC):
@@ -101,6 +104,40 @@ class BatchedCodec(ABC):
 
     def _plan(self, height: int, width: int) -> Plan:
         return Plan.of(height, width, self.grid)
+
+    def _latent_plane(
+        self, images: Sequence[Pixels], plan: Plan, analyse: Callable[[Tensor], Tensor], halo: int
+    ) -> Tensor:
+        """The latents ``(N, latent, H/16, W/16)`` of pictures in float32; ``analyse`` takes planes in [0, 1]."""
+
+        def part(window: Window) -> Tensor:
+            pixels = torch.from_numpy(np.stack([padded_part(image, window) for image in images]))
+            with self.placement.half_precision():
+                y = analyse(to_planes(pixels.to(self.placement.device)).float() / 255)
+            return y.float()
+
+        return plan.assemble(part, 16, halo)
+
+    def _pictures(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        plan: Plan,
+        y: Tensor,
+        synthesise: Callable[[Tensor], Tensor],
+        halo: int,
+    ) -> list[Pixels]:
+        """Pictures of these sizes from their latents; ``synthesise`` gives planes in [0, 1]."""
+        pictures = [np.empty((height, width, 3), dtype=np.uint8) for height, width in sizes]
+        for window in plan.tiles():
+            outer = window.grown(halo, plan.height, plan.width)
+            with self.placement.half_precision():
+                x = synthesise(cut(y, outer, 16)).float()
+            x = cut(x, window.inside(outer), 1)
+            parts = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            for picture, part in zip(pictures, parts, strict=True):
+                target = picture[window.at(1)]  # ends where the picture does, before the padding
+                target[:] = part[: target.shape[0], : target.shape[1]]
+        return pictures
 
     def _packed(
         self,

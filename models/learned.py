@@ -24,7 +24,7 @@ from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN, SCALES, STEPS, quantise, rounding_offset, step_masks
 from lichen.models.networks.network import CodecNetwork
 from lichen.models.placement import Placement
-from lichen.models.planes import Plan, cut, from_interleaved, interleaved, padded_part, to_planes
+from lichen.models.planes import Plan, cut, from_interleaved, interleaved
 from lichen.models.tiling import Window
 
 HALO = 128
@@ -73,15 +73,7 @@ class LearnedCodec(BatchedCodec):
         plan = Plan.of(*images[0].shape[:2])
         position = self._position(codes)
         network = self.network
-
-        def analyse(window: Window) -> Tensor:
-            pixels = np.stack([padded_part(image, window) for image in images])
-            part = torch.from_numpy(pixels).to(self.placement.device)
-            with self.placement.half_precision():
-                y: Tensor = network.g_a(to_planes(part).float() / 255, position)
-            return y.float()
-
-        y = plan.assemble(analyse, 16, network.config.halo)
+        y = self._latent_plane(images, plan, lambda x: network.g_a(x, position), network.config.halo)
         z = plan.assemble(lambda w: network.entropy.h_a(cut(y, w, 16)), 64, HALO)
         step = torch.from_numpy(self.prior.steps(codes)).to(z.device, torch.float32)[:, :, None, None] / UNIT
         symbols_z = (z / step).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int16) * self._coded_z(codes)
@@ -166,16 +158,8 @@ class LearnedCodec(BatchedCodec):
             return symbols_y[:, :, rows, columns].float()
 
         y = self._refine(plan, exact, position, dequantise)
-        pixels = [np.empty((p.height, p.width, 3), dtype=np.uint8) for p in parsed]
-        for window in plan.tiles():
-            outer = window.grown(network.config.halo, plan.height, plan.width)
-            with self.placement.half_precision():
-                x = network.g_s(cut(y, outer, 16), position).float()
-            x = cut(x, window.inside(outer), 1)
-            parts = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-            for picture, part in zip(pixels, parts, strict=True):
-                target = picture[window.at(1)]  # ends where the picture does, before the padding
-                target[:] = part[: target.shape[0], : target.shape[1]]
+        sizes = [(p.height, p.width) for p in parsed]
+        pixels = self._pictures(sizes, plan, y, lambda part: network.g_s(part, position), network.config.halo)
         return [
             Decoded(pixels=picture, symbols=symbol_digest(*_in_coding_order(plan, z_planes[n], y_planes[n])))
             for n, picture in enumerate(pixels)

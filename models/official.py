@@ -100,7 +100,7 @@ def _cwam(state: State, more: Mapping[str, Any]) -> tuple[SteppedNetwork, State]
 
 def _compressai(kind: str) -> Maker:
     def make(state: State, more: Mapping[str, Any]) -> tuple[SteppedNetwork, State]:
-        channels = len(state["entropy_bottleneck.quantiles"])
+        channels = state["g_a.0.weight" if "factorized" in kind else "entropy_bottleneck.quantiles"].shape[0]
         latent = channels if kind.startswith("cheng") else state["g_s.0.weight"].shape[0]
         return hyperprior(HyperpriorConfig(kind=kind, channels=channels, latent=latent, **more)), state
 

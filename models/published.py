@@ -114,7 +114,7 @@ def export_published(network: SteppedNetwork, name: str, notes: Mapping[str, Any
         side = "encoder." if key.startswith(encoder) else "decoder."
         arrays[side + key] = tensor.detach().float().cpu().numpy()
     z_tables, z_index = share_tables(*network.entropy_bottleneck.pmfs())
-    arrays["decoder.tables.z_index"] = z_index
+    arrays["decoder.tables.z_index"] = np.repeat(z_index, network.entropy_bottleneck.spread)
     tables = {"z": z_tables, "y": _y_tables()}
     for stream in _TABLES:
         arrays |= {f"decoder.tables.{stream}.{n}": a for n, a in tables[stream].to_arrays().items()}

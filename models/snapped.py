@@ -27,7 +27,7 @@ from lichen.models.errors import InvalidCodec
 from lichen.models.integer import SYMBOL_LIMIT, code_quality
 from lichen.models.networks.stepped import SCALE_MIN, Step, SteppedNetwork
 from lichen.models.placement import Placement
-from lichen.models.planes import cut, padded_part, to_planes
+from lichen.models.planes import cut
 from lichen.models.snapping import Player, Recorder
 from lichen.models.tiling import Window
 
@@ -97,10 +97,10 @@ class SnappedCodec(BatchedCodec):
         network = self.network
         count, _, rows, columns = z.shape
         shape = (count, network.latent, 4 * rows, 4 * columns)
-        known = torch.zeros(shape, dtype=torch.float64, device=z.device)
         symbols = torch.zeros(shape, dtype=torch.int16, device=z.device)
         with torch.autocast(z.device.type, enabled=False):
             side = network.side(z.double() + self._medians)
+            known = network.start(side, shape, self._medians)
             for step in network.steps(shape[2], shape[3], z.device):
                 scale, mean, support = network.parameters_of(step, side, known)
                 levels = torch.log(scale.clamp(min=SCALE_MIN) / SCALE_MIN) / LOG_STEP
@@ -145,15 +145,7 @@ class SnappedCodec(BatchedCodec):
     def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
         plan = self._plan(*images[0].shape[:2])
         quality = self._quality(codes.tolist())
-
-        def analyse(window: Window) -> Tensor:
-            pixels = torch.from_numpy(np.stack([padded_part(image, window) for image in images]))
-            with self.placement.half_precision():
-                x = to_planes(pixels.to(self.placement.device)).float() / 255
-                y = self.network.latent_of(x, quality)
-            return y.float()
-
-        y = plan.assemble(analyse, 16, HALO)
+        y = self._latent_plane(images, plan, lambda x: self.network.latent_of(x, quality), HALO)
         sections: list[list[bitstream.Section]] = [[] for _ in images]
         coded: list[list[NDArray[np.int16]]] = [[] for _ in images]
         for window in plan.tiles():
@@ -189,7 +181,10 @@ class SnappedCodec(BatchedCodec):
 
         _, planes = self._run(z, recorder, exchange)
         streams = [
-            (np.concatenate([s[n] for s, _ in listed]), np.concatenate([i[n] for _, i in listed]))
+            (
+                np.concatenate([np.empty(0, dtype=np.int32), *(s[n] for s, _ in listed)]),
+                np.concatenate([np.empty(0, dtype=np.uint8), *(i[n] for _, i in listed)]),
+            )
             for n in range(len(y))
         ]
         return streams, planes
@@ -210,16 +205,8 @@ class SnappedCodec(BatchedCodec):
             y[:, :, rows, columns] = decoded.float()
             for n, parts in enumerate(coded):
                 parts += [z[n], symbols[n]]
-        pixels = [np.empty((one.height, one.width, 3), dtype=np.uint8) for one in parsed]
-        for window in plan.tiles():
-            outer = window.grown(HALO, plan.height, plan.width)
-            with self.placement.half_precision():
-                x = self.network.picture_of(cut(y, outer, 16), quality).float()
-            x = cut(x, window.inside(outer), 1)
-            parts_of_all = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-            for picture, part in zip(pixels, parts_of_all, strict=True):
-                target = picture[window.at(1)]  # ends where the picture does, before the padding
-                target[:] = part[: target.shape[0], : target.shape[1]]
+        sizes = [(one.height, one.width) for one in parsed]
+        pixels = self._pictures(sizes, plan, y, lambda part: self.network.picture_of(part, quality), HALO)
         return [Decoded(pixels=picture, symbols=symbol_digest(*coded[n])) for n, picture in enumerate(pixels)]
 
     def _read_tile(

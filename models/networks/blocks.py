@@ -130,22 +130,3 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return shuffle(self.conv(x), 2)
-
-
-class QualityTable(nn.Module):
-    """Values for every channel at ``anchors`` equally spaced qualities, interpolated linearly between them.
-
-    ``position`` is the quality mapped to ``[0, anchors - 1]``, one for each picture; the result is
-    ``(batch, channels, 1, 1)``. Channel gains of a variable-rate codec (Cui et al., 2021) are the exponential.
-    """
-
-    def __init__(self, anchors: int, channels: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.zeros(anchors, channels))
-
-    def forward(self, position: Tensor) -> Tensor:
-        low = position.floor().clamp(0, self.table.shape[0] - 2)
-        part = (position - low).unsqueeze(1)
-        index = low.long()
-        value = self.table[index] * (1 - part) + self.table[index + 1] * part
-        return value[:, :, None, None]

@@ -25,10 +25,15 @@ WIDEST = 2048
 
 
 class FactorisedPrior(nn.Module):
-    """Cumulative densities as monotone networks of five layers."""
+    """Cumulative densities as monotone networks of five layers.
 
-    def __init__(self, channels: int) -> None:
+    ``spread`` channels in a row have one density: places that have been moved into channels.
+    """
+
+    def __init__(self, channels: int, spread: int = 1) -> None:
         super().__init__()
+        self.spread = spread
+        channels //= spread
         widths = (1, *INNER, 1)
         scale = INIT_SCALE ** (1 / len(widths[1:]))
         self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
@@ -44,7 +49,7 @@ class FactorisedPrior(nn.Module):
     @property
     def medians(self) -> Tensor:
         """Where rounding is centred, ``(channels,)``."""
-        return self.quantiles[:, 0, 1].detach()
+        return self.quantiles[:, 0, 1].detach().repeat_interleave(self.spread)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of the cumulative density, ``(channels, 1, n)`` to the same shape."""
@@ -62,7 +67,7 @@ class FactorisedPrior(nn.Module):
 
     def bits(self, z: Tensor) -> Tensor:
         """Bits of ``(B, channels, h, w)``, elementwise."""
-        flat = z.permute(1, 0, 2, 3).reshape(z.shape[1], 1, -1)
+        flat = z.permute(1, 0, 2, 3).reshape(len(self.quantiles), 1, -1)
         bits = -torch.log2(self.probability(flat).clamp(min=LEAST))
         return bits.reshape(z.shape[1], z.shape[0], *z.shape[2:]).permute(1, 0, 2, 3)
 
@@ -79,9 +84,9 @@ class FactorisedPrior(nn.Module):
 
     @torch.no_grad()
     def pmfs(self) -> tuple[list[NDArray[np.float64]], list[int]]:
-        """Each channel's probabilities of the integers ``round(z - median)``, and the first of those integers."""
+        """Each density's probabilities of the integers ``round(z - median)``, and the first of those integers."""
         double = copy.deepcopy(self).double()
-        medians = double.medians[:, None, None]
+        medians = double.medians[:: self.spread, None, None]
         places = torch.arange(-WIDEST, WIDEST + 1, dtype=torch.float64, device=medians.device)
         likely = double.probability(medians + places)[:, 0].cpu().numpy()
         pmfs, firsts = [], []

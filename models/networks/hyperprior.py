@@ -11,13 +11,14 @@ codes another 2x2 phase in each of four channel groups (the spatial prior of DCV
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lichen.models.networks.blocks import ConvBlock, Down, QualityTable, SeparableMixer, Up, full_precision, shuffle
+from lichen.models.networks.blocks import ConvBlock, Down, SeparableMixer, Up, full_precision, shuffle
+from lichen.models.networks.quality import QualityTable
+from lichen.models.networks.rounding import bounded, noisy, rounded
 
 SCALE_MIN, SCALE_MAX, SCALES = 0.11, 128.0, 64
 LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
@@ -149,13 +150,13 @@ class EntropyModel(nn.Module):
     def forward(self, y: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the decoded latent, and the bits of y and of z for each picture (float32)."""
         with full_precision(y.device):
-            z_step = _clamp(self.z_step(position), Z_STEP_MIN, math.inf)
+            z_step = bounded(self.z_step(position), Z_STEP_MIN)
         z = self.h_a(y).float()
         y = y.float()
         z_scaled = z / z_step
         z_log_scale = symbol_scale(self.z_scale(position), torch.zeros((), device=z.device))
-        symbols_z = _round(z_scaled)
-        z_bits = logistic_bits(_noisy(z_scaled) if self.training else symbols_z, z_log_scale)
+        symbols_z = rounded(z_scaled)
+        z_bits = logistic_bits(noisy(z_scaled) if self.training else symbols_z, z_log_scale)
         z_hat = symbols_z * z_step
         gain = self.gain(position)
         log_y = self.scales(z_hat).float()
@@ -177,9 +178,9 @@ class EntropyModel(nn.Module):
             known = torch.where(mask, mean + symbols * down, known)
         if self.training:
             # y, means and gains learn from noisy residuals, whose rate has a gradient; scales from the true symbols
-            noisy = logistic_bits(_noisy(residual), symbol_scale(log_y.detach(), gain))
+            spread = logistic_bits(noisy(residual), symbol_scale(log_y.detach(), gain))
             learnt = logistic_bits(coded, symbol_scale(log_y, gain.detach()))
-            y_bits = noisy + learnt - learnt.detach()
+            y_bits = spread + learnt - learnt.detach()
         else:
             y_bits = logistic_bits(coded, log_scale)
         return known, y_bits.sum(dim=(1, 2, 3)), z_bits.sum(dim=(1, 2, 3))
@@ -187,7 +188,7 @@ class EntropyModel(nn.Module):
 
 def symbol_scale(log_y: Tensor, log_gain: Tensor) -> Tensor:
     """Log standard deviation of symbols, in the range of the coder's tables, from that of latents and their gain."""
-    return _clamp(log_y + log_gain, math.log(SCALE_MIN), math.log(SCALE_MAX))
+    return bounded(log_y + log_gain, math.log(SCALE_MIN), math.log(SCALE_MAX))
 
 
 def rounding_offset(log_scale: Tensor) -> Tensor:
@@ -204,40 +205,3 @@ def rounding_offset(log_scale: Tensor) -> Tensor:
 def quantise(residual: Tensor, offset: Tensor) -> Tensor:
     """Integers (as floats) of scaled residuals, with the ``rounding_offset`` of their scales."""
     return (residual.abs() + offset).floor().copysign(residual)
-
-
-def _noisy(x: Tensor) -> Tensor:
-    """Additive uniform noise, for a rate with a gradient (Balle et al., 2017)."""
-    return x + torch.empty_like(x).uniform_(-0.5, 0.5)
-
-
-def _round(x: Tensor) -> Tensor:
-    """Rounding with the straight-through gradient."""
-    return x + (x.round() - x).detach()
-
-
-class _Clamp(torch.autograd.Function):
-    """Clamp whose gradient passes inside of the range, and outside where it leads back in.
-
-    A plain clamp leaves what is outside stuck there; one that always passes drives it ever further out, because a
-    symbol that is surely zero wants a smaller scale still.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.range = low, high
-        return x.clamp(low, high)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        (grad,) = grads
-        low, high = ctx.range
-        outwards = ((x < low) & (grad > 0)) | ((x > high) & (grad < 0))  # a step goes against the gradient
-        return grad.masked_fill(outwards, 0), None, None
-
-
-def _clamp(x: Tensor, low: float, high: float) -> Tensor:
-    y: Tensor = _Clamp.apply(x, low, high)
-    return y

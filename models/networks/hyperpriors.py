@@ -6,6 +6,7 @@ Names and shapes of the weights are CompressAI's, so that its checkpoints load. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ from lichen.models.networks.layers import (
 from lichen.models.networks.stepped import RateConfig, Step, SteppedNetwork
 from lichen.models.networks.transforms import PATCH, STEP, dct_basis
 
+SPREAD = 4
+"""Steps of a hyper-latent in those of the latent."""
 QUIET = 0.02
 """Factor on the last layers of the networks beside a linear transform."""
 
@@ -45,15 +48,49 @@ class HyperpriorConfig(RateConfig):
     linear: bool = False
 
 
-def gdn_pair(channels: int, latent: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """g_a and g_s of 5x5 convolutions with divisive normalisation."""
+def gdn_pair(channels: int, latent: int, *, relu: bool = False) -> tuple[nn.Sequential, nn.Sequential]:
+    """g_a and g_s of 5x5 convolutions with divisive normalisation, or with ReLUs instead of it."""
     n = channels
-    g_a = nn.Sequential(conv(3, n), GDN(n), conv(n, n), GDN(n), conv(n, n), GDN(n), conv(n, latent))
-    g_s = nn.Sequential(
-        deconv(latent, n), GDN(n, inverse=True), deconv(n, n), GDN(n, inverse=True),
-        deconv(n, n), GDN(n, inverse=True), deconv(n, 3),
-    )  # fmt: skip
+    inner: list[tuple[nn.Module, nn.Module]] = [
+        (nn.ReLU(), nn.ReLU()) if relu else (GDN(n), GDN(n, inverse=True)) for _ in range(3)
+    ]
+    down, up = zip(*inner, strict=True)
+    g_a = nn.Sequential(conv(3, n), down[0], conv(n, n), down[1], conv(n, n), down[2], conv(n, latent))
+    g_s = nn.Sequential(deconv(latent, n), up[0], deconv(n, n), up[1], deconv(n, n), up[2], deconv(n, 3))
     return g_a, g_s
+
+
+class Unshuffle(nn.Module):
+    """Places to channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unshuffle(x, SPREAD)
+
+
+class Factorised(SteppedNetwork):
+    """``bmshj2018-factorized`` and ``-relu``: no hyper-latent; one density for each channel of the latent.
+
+    The latent itself is coded where other codecs have their hyper-latent, 4x4 places of it as channels.
+    """
+
+    def __init__(self, config: HyperpriorConfig) -> None:
+        n, m = config.channels, config.latent
+        super().__init__(latent=m, hyper=SPREAD**2 * m, rates=config, spread=SPREAD**2)
+        self.config = config
+        self.g_a, self.g_s = gdn_pair(n, m, relu=config.kind.endswith("-relu"))
+        self.h_a = Unshuffle()
+
+    def steps(self, _height: int, _width: int, _device: torch.device) -> list[Step]:
+        """None."""
+        return []
+
+    def side(self, z: Tensor) -> Tensor:
+        """The decoded latent."""
+        return shuffle(z, SPREAD)
+
+    def start(self, side: Tensor, _shape: Sequence[int], _like: Tensor) -> Tensor:
+        """All of it."""
+        return side
 
 
 class ScaleHyperprior(SteppedNetwork):
@@ -118,8 +155,7 @@ class MeanScaleHyperprior(SteppedNetwork):
             for parameter in network[-1].parameters():
                 parameter.mul_(QUIET)
         if self.rates.anchors:  # steps of a transform coder, by theory
-            weights = self._log_weight(torch.linspace(0, 1, self.rates.anchors)).exp()
-            gain = -torch.log(STEP / 255 / weights.sqrt())[:, None].expand(-1, latent)
+            gain = -torch.log(STEP / 255 / self.anchor_weights().sqrt())[:, None].expand(-1, latent)
             self.gain.table.copy_(gain)
             self.inverse.table.copy_(-gain)
 
@@ -175,6 +211,8 @@ class Cheng2020(ContextNetwork):
 
 
 KINDS = {
+    "bmshj2018-factorized": Factorised,
+    "bmshj2018-factorized-relu": Factorised,
     "bmshj2018-hyperprior": ScaleHyperprior,
     "mbt2018-mean": MeanScaleHyperprior,
     "mbt2018": JointContext,

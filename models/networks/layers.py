@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.models.networks.blocks import full_precision
+from lichen.models.networks.rounding import bounded
 
 _PEDESTAL = 2.0**-36
 
@@ -36,30 +37,8 @@ class GDN(nn.Module):
             return wide * (norm.sqrt() if self.inverse else norm.rsqrt())
 
 
-class _LowerBound(torch.autograd.Function):
-    """Maximum with a bound, whose gradient passes where it leads back above the bound."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, bound: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bound = bound  # type: ignore[attr-defined]
-        return x.clamp(min=bound)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        (grad,) = grads
-        return grad.masked_fill((x < ctx.bound) & (grad > 0), 0), None  # type: ignore[attr-defined]
-
-
-def lower_bound(x: Tensor, bound: float) -> Tensor:
-    """``max(x, bound)``; what lies below is pulled back up, not left there."""
-    y: Tensor = _LowerBound.apply(x, bound)
-    return y
-
-
 def _non_negative(stored: Tensor, minimum: float) -> Tensor:
-    return lower_bound(stored, (minimum + _PEDESTAL) ** 0.5).square() - _PEDESTAL
+    return bounded(stored, (minimum + _PEDESTAL) ** 0.5).square() - _PEDESTAL
 
 
 def conv(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:

@@ -6,14 +6,12 @@ one entropy model, continuous quality. What differs is the blocks (``trunks``).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
+from lichen.models.networks import quality as axis
 from lichen.models.networks.hyperprior import EntropyModel
 from lichen.models.networks.transforms import Analysis, PixelNetwork, Synthesis
 from lichen.models.networks.trunks import parse, trunk
@@ -76,12 +74,11 @@ class CodecNetwork(nn.Module):
 
     def position(self, quality: Tensor) -> Tensor:
         """Quality 1 to 100 mapped to the axis of the quality tables, 0 to ``anchors - 1``."""
-        return (quality - MIN_QUALITY) * ((self.config.anchors - 1) / (MAX_QUALITY - MIN_QUALITY))
+        return axis.position(quality, self.config.anchors)
 
     def lagrangian(self, quality: Tensor) -> Tensor:
         """The weight of the distortion that belongs to a quality, log-linear between the two ends."""
-        low, high = math.log(self.config.lambda_min), math.log(self.config.lambda_max)
-        return torch.exp(low + (high - low) * (quality - MIN_QUALITY) / (MAX_QUALITY - MIN_QUALITY))
+        return axis.log_weight(quality, self.config.lambda_min, self.config.lambda_max).exp()
 
     def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, 3, H, W)`` pictures and ``(B,)`` qualities to reconstruction, bits of y and bits of z (``(B,)``)."""

@@ -7,6 +7,7 @@ what is decoded, and what is added to them afterwards. ``forward`` trains it; ``
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.networks.blocks import QualityTable, full_precision
+from lichen.models.networks.blocks import full_precision
 from lichen.models.networks.factorised import FactorisedPrior
-from lichen.models.networks.layers import lower_bound
+from lichen.models.networks.quality import QualityTable, log_weight, position
+from lichen.models.networks.rounding import bounded, noisy, rounded
 
 SCALE_MIN = 0.11
 LIKELIHOOD_MIN = 1e-9
@@ -64,16 +66,16 @@ class SteppedNetwork(nn.Module):
     h_a: nn.Module
     entropy_bottleneck: FactorisedPrior
 
-    def __init__(self, latent: int, hyper: int, rates: RateConfig) -> None:
+    def __init__(self, latent: int, hyper: int, rates: RateConfig, *, spread: int = 1) -> None:
         super().__init__()
         self.latent, self.hyper, self.rates = latent, hyper, rates
-        self.entropy_bottleneck = FactorisedPrior(hyper)
+        self.entropy_bottleneck = FactorisedPrior(hyper, spread)
         if rates.anchors:
             self.gain, self.inverse = QualityTable(rates.anchors, latent), QualityTable(rates.anchors, latent)
             self.encoder = (*self.encoder, "gain")
             self.transforms = (*self.transforms, "inverse")
             # steps are inversely proportional to the root of the weight
-            start = 0.5 * (self._log_weight(torch.linspace(0, 1, rates.anchors)) - math.log(rates.weight))[:, None]
+            start = 0.5 * (self.anchor_weights() / rates.weight).log()[:, None]
             with torch.no_grad():
                 self.gain.table.add_(start)
                 self.inverse.table.sub_(start)
@@ -105,11 +107,11 @@ class SteppedNetwork(nn.Module):
         return self.synthesise(y)
 
     def _position(self, quality: Tensor) -> Tensor:
-        return (quality - MIN_QUALITY) * ((self.rates.anchors - 1) / (MAX_QUALITY - MIN_QUALITY))
+        return position(quality, self.rates.anchors)
 
-    def _log_weight(self, share: Tensor) -> Tensor:
-        low, high = math.log(self.rates.weight), math.log(self.rates.weight_max)
-        return low + (high - low) * share
+    def anchor_weights(self) -> Tensor:
+        """The weight of the distortion at each anchor of a continuous quality."""
+        return self.lagrangian(torch.linspace(MIN_QUALITY, MAX_QUALITY, self.rates.anchors))
 
     def steps(self, _height: int, _width: int, _device: torch.device) -> list[Step]:
         """The steps of a latent ``(latent, height, width)``: by default all at once."""
@@ -118,6 +120,10 @@ class SteppedNetwork(nn.Module):
     def side(self, z: Tensor) -> Any:
         """What the steps need of the decoded hyper-latent."""
         raise NotImplementedError
+
+    def start(self, _side: Any, shape: Sequence[int], like: Tensor) -> Tensor:
+        """The decoded latent before the first step, of the given shape: zeros."""
+        return like.new_zeros(tuple(shape))
 
     def parameters_of(self, step: Step, side: Any, known: Tensor) -> tuple[Tensor, Tensor, Any]:
         """Scales and means ``(B, stop - start, h, w)`` of a step, and what ``refine`` needs."""
@@ -131,7 +137,7 @@ class SteppedNetwork(nn.Module):
         """The weight of the distortion: of a network with one rate the same whatever the quality."""
         if not self.rates.anchors:
             return torch.full_like(quality, self.rates.weight)
-        return self._log_weight((quality - MIN_QUALITY) / (MAX_QUALITY - MIN_QUALITY)).exp()
+        return log_weight(quality, self.rates.weight, self.rates.weight_max).exp()
 
     def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, 3, H, W)`` pictures to reconstruction, bits of y and bits of z (``(B,)``), for training.
@@ -141,16 +147,16 @@ class SteppedNetwork(nn.Module):
         y = self.latent_of(x, quality).float()
         z = self.h_a(y).float()
         medians = self.entropy_bottleneck.medians[:, None, None]
-        z_hat = _rounded(z - medians) + medians
-        z_bits = self.entropy_bottleneck.bits(_noisy(z) if self.training else z_hat)
+        z_hat = rounded(z - medians) + medians
+        z_bits = self.entropy_bottleneck.bits(noisy(z) if self.training else z_hat)
         side = self.side(z_hat)
-        known, residual, scales = torch.zeros_like(y), torch.zeros_like(y), torch.ones_like(y)
+        known, residual, scales = self.start(side, y.shape, y), torch.zeros_like(y), torch.ones_like(y)
         for step in self.steps(y.shape[2], y.shape[3], y.device):
             channels = slice(step.start, step.stop)
             scale, mean, support = self.parameters_of(step, side, known)
             scale, mean = scale.float(), mean.float()
             part = y[:, channels] - mean
-            decoded = _rounded(part) + mean
+            decoded = rounded(part) + mean
             parts = {"known": decoded, "residual": part, "scales": scale}
             if step.mask is not None:
                 planes = {"known": known, "residual": residual, "scales": scales}
@@ -162,17 +168,17 @@ class SteppedNetwork(nn.Module):
             known = _replaced(known, step, parts["known"])
             residual = _replaced(residual, step, parts["residual"])
             scales = _replaced(scales, step, parts["scales"])
-        bits = gaussian_bits(_noisy(residual) if self.training else residual.round(), scales)
+        bits = gaussian_bits(noisy(residual) if self.training else residual.round(), scales)
         return self.picture_of(known, quality), bits.sum(dim=(1, 2, 3)), z_bits.sum(dim=(1, 2, 3))
 
 
 def gaussian_bits(residual: Tensor, scale: Tensor) -> Tensor:
     """Bits of unit intervals around ``residual`` under zero-mean Gaussians, whose scale is at least ``SCALE_MIN``."""
     with full_precision(residual.device):
-        inverse = 1 / (lower_bound(scale, SCALE_MIN) * math.sqrt(2))
+        inverse = 1 / (bounded(scale, SCALE_MIN) * math.sqrt(2))
         size = residual.abs()
         likelihood = 0.5 * (torch.erfc((size - 0.5) * inverse) - torch.erfc((size + 0.5) * inverse))
-        return -torch.log2(lower_bound(likelihood, LIKELIHOOD_MIN))
+        return -torch.log2(bounded(likelihood, LIKELIHOOD_MIN))
 
 
 def even_places(height: int, width: int, device: torch.device) -> Tensor:
@@ -182,14 +188,6 @@ def even_places(height: int, width: int, device: torch.device) -> Tensor:
 
 def _replaced(plane: Tensor, step: Step, part: Tensor) -> Tensor:
     return torch.cat([plane[:, : step.start], part, plane[:, step.stop :]], 1)
-
-
-def _noisy(x: Tensor) -> Tensor:
-    return x + torch.empty_like(x).uniform_(-0.5, 0.5)
-
-
-def _rounded(x: Tensor) -> Tensor:
-    return x + (x.round() - x).detach()
 
 
 def parameter_net(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lichen.models.networks.blocks import QualityTable, full_precision, shuffle, unshuffle, working_precision
+from lichen.models.networks.blocks import full_precision, shuffle, unshuffle, working_precision
+from lichen.models.networks.quality import QualityTable
 
 PATCH = 16
 """Pixels per latent in each direction."""

@@ -119,6 +119,25 @@ def test_compressai_models_give_the_same_numbers(kind: str, name: str, sizes: tu
         assert torch.allclose(found[1], mean, atol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "name"), [("", "FactorizedPrior"), ("-relu", "FactorizedPriorReLU")])
+@pytest.mark.filterwarnings("ignore")
+def test_compressai_models_without_hyper_latent_too(kind: str, name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        models = pytest.importorskip("compressai.models", exc_type=RuntimeError)
+    torch.manual_seed(4)
+    theirs: Any = getattr(models, name)(16, 24).eval()
+    with torch.no_grad():
+        theirs.entropy_bottleneck.quantiles[:, 0, 1] = torch.rand(24)
+    ours = import_checkpoint(f"compressai/bmshj2018-factorized{kind}", theirs.state_dict())
+    x = torch.rand(2, 3, 128, 64)
+    with torch.no_grad():
+        expected = theirs(x)
+        decoded, _, bits = ours(x, torch.full((2,), 50.0))
+    assert torch.allclose(decoded, expected["x_hat"], atol=1e-5)
+    assert torch.allclose(bits, -expected["likelihoods"]["y"].log2().sum(dim=(1, 2, 3)), rtol=1e-4)
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     state = dict(TCM(TCMConfig(half=32)).state_dict())
     with pytest.raises(UsageError, match="no published system 'elic'"):

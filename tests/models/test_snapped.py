@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cwam": {"channels": 16},
     "cwam-serial": {"channels": 16, "context": "serial"},
     "grouped": {"widths": (16, 16, 32), "depths": (1, 1, 1), "expansion": 1, "gated": False},
+    "factorized": {"kind": "bmshj2018-factorized", "channels": 16, "latent": 24},
     "mbt2018-mean": {"kind": "mbt2018-mean", "channels": 16, "latent": 24, "anchors": 4},
     "hscatb": {"blocks": "hscatb", "widths": (16, 32, 32), "depths": (1, 1, 1), "expansion": 1, "gated": False},
 }
@@ -37,7 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
 def lively(name: str) -> SteppedNetwork:
     """An untrained network whose latents and scales are as large as a trained one's."""
     torch.manual_seed(5)
-    system = {"cwam-serial": "cwam", "hscatb": "grouped", "mbt2018-mean": "compressai"}.get(name, name)
+    system = {"cwam-serial": "cwam", "hscatb": "grouped", "mbt2018-mean": "compressai", "factorized": "compressai"}.get(name, name)
     network = new_network(system, **SMALL[name]).eval()
     x = torch.from_numpy(photograph()[:256, :256].copy()).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
@@ -46,8 +47,8 @@ def lively(name: str) -> SteppedNetwork:
         factor = 2 / network.analyse(x).std()
         for parameter in last.parameters():
             parameter.mul_(factor)
-        hyper = [m for m in network.h_a.modules() if isinstance(m, nn.Conv2d)][-1]
-        for parameter in hyper.parameters():
+        hyper = [m for m in network.h_a.modules() if isinstance(m, nn.Conv2d)]
+        for parameter in hyper[-1].parameters() if hyper else ():
             parameter.mul_(2 / network.h_a(network.analyse(x)).std())
     return network
 
