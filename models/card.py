@@ -51,7 +51,7 @@ def check_fields(config: Mapping[str, Any], family: str, version: int, names: fr
     """
     if set(config) != {"family", "format", "name", "self_test"} | names:
         raise InvalidCodec("the codec JSON does not have the fields of this format")
-    if config["family"] != family or config["format"] != version:
+    if config["family"] != family or config["format"] is True or config["format"] != version:
         raise InvalidCodec(
             f"codec format {str(config['format'])[:20]} of {str(config['family'])[:40]} is not known here"
         )

@@ -222,7 +222,9 @@ KINDS = {
 
 
 def hyperprior(config: HyperpriorConfig) -> SteppedNetwork:
-    """The network of a kind."""
+    """The network of a kind. Raises ``UsageError``."""
+    if config.linear and config.kind != "mbt2018-mean":
+        raise UsageError(f"{config.kind} has no linear transform beside its networks")
     return KINDS[config.kind](config)
 
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from learned_support import photograph
+from snapped_support import SMALL, snapped_codec
 
+from lichen.models.batched import BatchedCodec
 from lichen.models.bitstream import Bitstream, Section, pack, unpack
 from lichen.models.errors import LichenError
-from lichen.models.learned import LearnedCodec
-
-from learned_support import photograph  # isort: skip
 
 LONGEST_SECONDS = 5.0
 
@@ -79,7 +79,7 @@ def _mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def survive(codec: LearnedCodec, count: int, seed: int) -> dict[str, int]:
+def survive(codec: BatchedCodec, count: int, seed: int) -> dict[str, int]:
     picture = photograph()
     images = [picture[:64, :64], picture[:100, :70], picture[:1, :1]]
     seeds = [e.bitstream for q in (5, 60, 100) for e in codec.encode(images, q)]
@@ -99,16 +99,28 @@ def survive(codec: LearnedCodec, count: int, seed: int) -> dict[str, int]:
     return outcomes
 
 
-def test_five_thousand_attacks(codec: LearnedCodec) -> None:
+def test_five_thousand_attacks(codec: BatchedCodec) -> None:
     outcomes = survive(codec, 5_000, seed=1)
     assert min(outcomes.values()) > 50  # both ends are reached: the attacks get past the checksum
 
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(7200)
-def test_a_hundred_thousand_attacks(codec: LearnedCodec) -> None:
+def test_a_hundred_thousand_attacks(codec: BatchedCodec) -> None:
     resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes = survive(codec, 100_000, seed=2)
     assert min(outcomes.values()) > 1_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # kilobytes: under 1 GB
+
+
+@pytest.mark.parametrize("name", ["tcm", "cwam-serial", "factorized"])
+def test_attacks_on_the_snapped_scheme(name: str) -> None:
+    assert min(survive(snapped_codec(name), 120, seed=3).values()) > 5
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("name", SMALL)
+def test_two_thousand_attacks_on_the_snapped_scheme(name: str) -> None:
+    assert min(survive(snapped_codec(name), 2_000, seed=4).values()) > 60

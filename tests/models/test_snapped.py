@@ -10,52 +10,24 @@ import numpy as np
 import pytest
 import torch
 from learned_support import photograph
+from snapped_support import SMALL, lively, snapped_codec
 from torch import Tensor, nn
 
 from lichen.models import planes
 from lichen.models.bitstream import Section, pack, unpack
 from lichen.models.codec import Codec
 from lichen.models.errors import CorruptBitstream, InvalidCodec, LichenError
-from lichen.models.networks.cwam import CWAM
 from lichen.models.networks.stepped import SteppedNetwork
 from lichen.models.placement import place
-from lichen.models.published import export_published, load_published, new_network
+from lichen.models.published import export_published, load_published
 from lichen.models.snapped import SnappedCodec
 from lichen.models.snapping import GUARD, Player, Recorder
 from lichen.models.zoo import codec_from_files
 
-SMALL: dict[str, dict[str, Any]] = {
-    "tcm": {"half": 32},
-    "cwam": {"channels": 16},
-    "cwam-serial": {"channels": 16, "context": "serial"},
-    "grouped": {"widths": (16, 16, 32), "depths": (1, 1, 1), "expansion": 1, "gated": False},
-    "factorized": {"kind": "bmshj2018-factorized", "channels": 16, "latent": 24},
-    "mbt2018-mean": {"kind": "mbt2018-mean", "channels": 16, "latent": 24, "anchors": 4},
-    "hscatb": {"blocks": "hscatb", "widths": (16, 32, 32), "depths": (1, 1, 1), "expansion": 1, "gated": False},
-}
-
-
-def lively(name: str) -> SteppedNetwork:
-    """An untrained network whose latents and scales are as large as a trained one's."""
-    torch.manual_seed(5)
-    system = {"cwam-serial": "cwam", "hscatb": "grouped", "mbt2018-mean": "compressai", "factorized": "compressai"}.get(name, name)
-    network = new_network(system, **SMALL[name]).eval()
-    x = torch.from_numpy(photograph()[:256, :256].copy()).permute(2, 0, 1)[None].float() / 255
-    with torch.no_grad():
-        trunk = network.cnn["g_a"] if isinstance(network, CWAM) else network.g_a
-        last = [m for m in trunk.modules() if isinstance(m, nn.Conv2d)][-1]
-        factor = 2 / network.analyse(x).std()
-        for parameter in last.parameters():
-            parameter.mul_(factor)
-        hyper = [m for m in network.h_a.modules() if isinstance(m, nn.Conv2d)]
-        for parameter in hyper[-1].parameters() if hyper else ():
-            parameter.mul_(2 / network.h_a(network.analyse(x)).std())
-    return network
-
 
 @pytest.fixture(scope="module", params=SMALL)
 def codec(request: pytest.FixtureRequest) -> SnappedCodec:
-    return load_published(export_published(lively(request.param), request.param, {}), place("cpu", "float32"))
+    return snapped_codec(request.param)
 
 
 def pictures() -> list[np.ndarray]:
