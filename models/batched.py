@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichen.models import bitstream
-from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, symbol_digest
+from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, check_effort, symbol_digest
+from lichen.models.defaults import EFFORT
 from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
 from lichen.models.integer import SYMBOL_LIMIT, code_quality, quality_code
 from lichen.models.placement import Placement
@@ -47,8 +48,11 @@ class BatchedCodec(ABC):
     def decoder_files(self) -> Mapping[str, bytes]:
         return self._files
 
-    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float]) -> list[Encoded]:
+    def encode(
+        self, images: Sequence[Pixels], quality: float | Sequence[float], *, effort: int = EFFORT
+    ) -> list[Encoded]:
         """Compress ``(H, W, 3)`` uint8 pictures at quality 1 to 100 (rounded to eighths)."""
+        check_effort(effort)
         if not self.has_encoder:
             raise UsageError(f"codec {self.name} was loaded from an archive and can only decode")
         qualities = [quality] * len(images) if isinstance(quality, (int, float)) else list(quality)
@@ -60,7 +64,7 @@ class BatchedCodec(ABC):
         results: dict[int, Encoded] = {}
         for group in self._groups([(image.shape[0], image.shape[1]) for image in images]):
             codes = np.array([quality_code(qualities[i]) for i in group], dtype=np.int64)
-            for i, encoded in zip(group, self._encode([images[i] for i in group], codes), strict=True):
+            for i, encoded in zip(group, self._encode([images[i] for i in group], codes, effort), strict=True):
                 results[i] = encoded
         return [results[i] for i in range(len(images))]
 
@@ -74,7 +78,7 @@ class BatchedCodec(ABC):
         return [results[i] for i in range(len(bitstreams))]
 
     @abstractmethod
-    def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
+    def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64], effort: int) -> list[Encoded]:
         """Code pictures of one padded size, at these quality codes."""
 
     @abstractmethod

@@ -1,9 +1,9 @@
 """The classical codecs (JPEG, WebP, AVIF, JPEG XL) behind the same protocol as the learned ones.
 
 A bitstream is the plain file that the format's own library writes, without metadata, so that any viewer opens
-it. Settings are those that the literature and this project's anchors use: JPEG optimised and progressive with
-4:2:0 chroma (libjpeg's default, the better rate-distortion choice at its usual rates), WebP method 6, AVIF
-speed 6 with 4:4:4 chroma, JPEG XL effort 7.
+it. Settings at the default effort are those that the literature and this project's anchors use: JPEG optimised
+and progressive with 4:2:0 chroma (libjpeg's default, the better rate-distortion choice at its usual rates), WebP
+method 6, AVIF speed 6 with 4:4:4 chroma, JPEG XL effort 7.
 
 The formats have no checksum of their own: what is structurally broken raises ``CorruptBitstream``, but a
 flipped bit inside entropy-coded data may decode to other pixels. The symbol digest, which covers the whole
@@ -26,7 +26,8 @@ import numpy as np
 from PIL import AvifImagePlugin, ImageFile, JpegImagePlugin, WebPImagePlugin
 from PIL import Image as PillowImage
 
-from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, symbol_digest
+from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, check_effort, symbol_digest
+from lichen.models.defaults import EFFORT
 from lichen.models.errors import CorruptBitstream, UnsupportedPicture, UsageError
 
 MAX_PIXELS = 1 << 27
@@ -64,7 +65,9 @@ class _Format:
     """How one format is written and read. ``read`` checks sizes before it allocates anything for them."""
 
     max_side: int
-    write: Callable[[Pixels, float], bytes]
+    efforts: tuple[int, ...]
+    """The format's own number for effort 1 to 9."""
+    write: Callable[[Pixels, float, int], bytes]
     read: Callable[[bytes, int], Pixels]
 
 
@@ -96,8 +99,12 @@ class ClassicalCodec:
         """SHA-256 of the JSON of ``decoder_files``."""
         return sha256(self.decoder_files()["json"]).hexdigest()
 
-    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float]) -> list[Encoded]:
+    def encode(
+        self, images: Sequence[Pixels], quality: float | Sequence[float], *, effort: int = EFFORT
+    ) -> list[Encoded]:
         """Compress (height, width, 3) uint8 pictures at quality 1 to 100, rounded to the format's own scale.
+
+        ``effort`` selects the format's own speed; JPEG has none.
 
         Raises ``UsageError`` for a bad quality or array and ``UnsupportedPicture`` for a picture that is too
         large for the format.
@@ -108,7 +115,8 @@ class ClassicalCodec:
         for value in qualities:
             if not MIN_QUALITY <= value <= MAX_QUALITY:  # also refuses NaN
                 raise UsageError(f"quality must be {MIN_QUALITY:g} to {MAX_QUALITY:g}, not {value}")
-        return self._map(self._encode_one, list(zip(images, qualities, strict=True)))
+        level = self._format.efforts[check_effort(effort) - 1]
+        return self._map(self._encode_one, [(*pair, level) for pair in zip(images, qualities, strict=True)])
 
     def decode(self, bitstreams: Sequence[bytes]) -> list[Decoded]:
         """Decode bitstreams; raises ``CorruptBitstream`` on what is not a whole picture of this format."""
@@ -119,8 +127,8 @@ class ClassicalCodec:
         config = {"family": "classical", "format": 1, "name": self._name}
         return {"json": json.dumps(config, sort_keys=True, separators=(",", ":")).encode()}
 
-    def _encode_one(self, job: tuple[Pixels, float]) -> Encoded:
-        pixels, quality = job
+    def _encode_one(self, job: tuple[Pixels, float, int]) -> Encoded:
+        pixels, quality, level = job
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
             raise UsageError(f"a picture must be (height, width, 3) uint8, not {pixels.shape} {pixels.dtype}")
         height, width = pixels.shape[:2]
@@ -129,7 +137,7 @@ class ClassicalCodec:
                 f"{width}x{height} is too large for {self._name}: at most {self._format.max_side} a side "
                 f"and {self._max_pixels} pixels"
             )
-        bitstream = self._format.write(np.ascontiguousarray(pixels), quality)
+        bitstream = self._format.write(np.ascontiguousarray(pixels), quality, level)
         return Encoded(bitstream=bitstream, symbols=symbol_digest(bitstream))
 
     def _decode_one(self, bitstream: bytes) -> Decoded:
@@ -178,7 +186,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise ValueError(f"{width}x{height} pixels, of at most {max_pixels}")
 
 
-def _write_jpeg(pixels: Pixels, quality: float) -> bytes:
+def _write_jpeg(pixels: Pixels, quality: float, _level: int) -> bytes:
     return _save(pixels, "JPEG", quality=round(quality), optimize=True, progressive=True)
 
 
@@ -186,8 +194,8 @@ def _read_jpeg(data: bytes, max_pixels: int) -> Pixels:
     return _load(JpegImagePlugin.JpegImageFile, data, max_pixels)
 
 
-def _write_webp(pixels: Pixels, quality: float) -> bytes:
-    return _save(pixels, "WEBP", quality=round(quality), method=6)
+def _write_webp(pixels: Pixels, quality: float, level: int) -> bytes:
+    return _save(pixels, "WEBP", quality=round(quality), method=level)
 
 
 def _read_webp(data: bytes, max_pixels: int) -> Pixels:
@@ -199,8 +207,8 @@ def _read_webp(data: bytes, max_pixels: int) -> Pixels:
     return _load(WebPImagePlugin.WebPImageFile, data, max_pixels)
 
 
-def _write_avif(pixels: Pixels, quality: float) -> bytes:
-    return _save(pixels, "AVIF", quality=round(quality), speed=6, subsampling="4:4:4", max_threads=AVIF_THREADS)
+def _write_avif(pixels: Pixels, quality: float, level: int) -> bytes:
+    return _save(pixels, "AVIF", quality=round(quality), speed=level, subsampling="4:4:4", max_threads=AVIF_THREADS)
 
 
 def _read_avif(data: bytes, max_pixels: int) -> Pixels:
@@ -212,7 +220,7 @@ def _read_avif(data: bytes, max_pixels: int) -> Pixels:
 _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
-def _write_jxl(pixels: Pixels, quality: float) -> bytes:
+def _write_jxl(pixels: Pixels, quality: float, level: int) -> bytes:
     import pillow_jxl
 
     height, width = pixels.shape[:2]
@@ -222,7 +230,7 @@ def _write_jxl(pixels: Pixels, quality: float) -> bytes:
         lossless=False,
         quality=min(round(quality), 99),  # the plugin takes 100 for "lossless" and then fails here
         decoding_speed=0,
-        effort=7,
+        effort=level,
         use_container=False,
         use_original_profile=False,
         num_threads=0,
@@ -273,10 +281,10 @@ def jxl_size(codestream: bytes) -> tuple[int, int]:
 
 
 _FORMATS: Mapping[str, _Format] = {
-    "jpeg": _Format(max_side=65500, write=_write_jpeg, read=_read_jpeg),
-    "webp": _Format(max_side=16383, write=_write_webp, read=_read_webp),
-    "avif": _Format(max_side=65536, write=_write_avif, read=_read_avif),
-    "jxl": _Format(max_side=1 << 30, write=_write_jxl, read=_read_jxl),
+    "jpeg": _Format(max_side=65500, efforts=(0,) * 9, write=_write_jpeg, read=_read_jpeg),
+    "webp": _Format(max_side=16383, efforts=(0, 4, 6, 6, 6, 6, 6, 6, 6), write=_write_webp, read=_read_webp),
+    "avif": _Format(max_side=65536, efforts=(9, 8, 6, 5, 4, 3, 2, 1, 0), write=_write_avif, read=_read_avif),
+    "jxl": _Format(max_side=1 << 30, efforts=(3, 5, 7, 8, 9, 9, 9, 9, 9), write=_write_jxl, read=_read_jxl),
 }
 
 CLASSICAL_NAMES = tuple(_FORMATS)

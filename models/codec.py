@@ -10,10 +10,14 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from lichen.models.defaults import EFFORT
+from lichen.models.errors import UsageError
+
 Pixels: TypeAlias = NDArray[np.uint8]
 """An RGB picture: ``(height, width, 3)`` uint8."""
 
 MIN_QUALITY, MAX_QUALITY = 1.0, 100.0
+MIN_EFFORT, MAX_EFFORT = 1, 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +50,13 @@ class Codec(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float]) -> list[Encoded]:
-        """Compress pictures at quality 1 to 100 (continuous; one for all, or one each)."""
+    def encode(
+        self, images: Sequence[Pixels], quality: float | Sequence[float], *, effort: int = EFFORT
+    ) -> list[Encoded]:
+        """Compress pictures at quality 1 to 100 (continuous; one for all, or one each).
+
+        ``effort`` 1 to 9 is the encoder's time alone; codecs may have fewer levels, or one.
+        """
         ...
 
     def decode(self, bitstreams: Sequence[bytes]) -> list[Decoded]:
@@ -57,6 +66,13 @@ class Codec(Protocol):
     def decoder_files(self) -> Mapping[str, bytes]:
         """What an archive must carry to decode: file extension (``json``, ``safetensors``) to content."""
         ...
+
+
+def check_effort(effort: int) -> int:
+    """``effort``, if it is 1 to 9. Raises ``UsageError``."""
+    if not MIN_EFFORT <= effort <= MAX_EFFORT:
+        raise UsageError(f"effort {effort} is not between {MIN_EFFORT} and {MAX_EFFORT}")
+    return effort
 
 
 def symbol_digest(*arrays: NDArray[np.generic] | bytes) -> bytes:

@@ -5,5 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 CODEC: Final = "s2c-conv"
+EFFORT: Final = 3
+"""The most that costs no search in the encoder."""
 QUALITY: Final = 90.0
 """About 38 to 40 dB: not told from the original at 100 % zoom on photographs."""

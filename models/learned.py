@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lichen.models import bitstream
+from lichen.models import annealing, bitstream
+from lichen.models.annealing import PASSES, Task, anneal, windows
 from lichen.models.batched import BatchedCodec, narrow
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
@@ -24,7 +25,7 @@ from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN, SCALES, STEPS, quantise, rounding_offset, step_masks
 from lichen.models.networks.network import CodecNetwork
 from lichen.models.placement import Placement
-from lichen.models.planes import Plan, cut, from_interleaved, interleaved
+from lichen.models.planes import Plan, cut, from_interleaved, interleaved, padded_part, to_planes
 from lichen.models.tiling import Window
 
 HALO = 128
@@ -61,7 +62,8 @@ class LearnedCodec(BatchedCodec):
         self.network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.prior = prior
         scales = math.log(SCALE_MIN) + LOG_STEP * torch.arange(SCALES)
-        self._offsets = rounding_offset(scales).to(placement.device)
+        self._scales_of = scales.to(placement.device)
+        self._offsets = rounding_offset(self._scales_of)
         self._scales: ScaleNetwork = prior.placed(placement.device)
         if self_test(self._scales) != expected:
             raise InvalidCodec(f"codec {name}: the self-test failed; this device does not compute exactly")
@@ -69,7 +71,7 @@ class LearnedCodec(BatchedCodec):
     # --- encoding ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
+    def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64], effort: int) -> list[Encoded]:
         plan = Plan.of(*images[0].shape[:2])
         position = self._position(codes)
         network = self.network
@@ -79,6 +81,8 @@ class LearnedCodec(BatchedCodec):
         symbols_z = (z / step).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int16) * self._coded_z(codes)
         exact = self._exact(symbols_z, codes)
         index = self._indexes(plan, exact, codes)
+        if passes := PASSES[effort - 1]:
+            self._anneal(images, plan, codes, exact, index, y, passes)
         symbols_y = torch.zeros_like(y, dtype=torch.int16)
         up = network.entropy.gain(position).exp()
         coded = index >= self.prior.tables.skip_index
@@ -97,6 +101,37 @@ class LearnedCodec(BatchedCodec):
             self._pack(image, plan, int(code), *(interleaved(plane[n]) for plane in (symbols_z, symbols_y, index)))
             for n, (image, code) in enumerate(zip(images, codes, strict=True))
         ]
+
+    def _anneal(
+        self,
+        images: Sequence[Pixels],
+        plan: Plan,
+        codes: NDArray[np.int64],
+        exact: Tensor,
+        index: Tensor,
+        y: Tensor,
+        passes: int,
+    ) -> None:
+        """Change latents ``y`` to cheaper ones, window by window."""
+        device, position = self.placement.device, self._position(codes)
+        quality = torch.tensor([code_quality(int(code)) for code in codes], device=device)
+        z = (exact / UNIT).float().permute(0, 3, 1, 2)
+        for chosen, window in windows(len(images), plan):
+            outer = window.grown(annealing.HALO, plan.height, plan.width)
+            levels = cut(index[chosen], outer, 16)
+            pixels = torch.from_numpy(np.stack([padded_part(image, outer) for image in images[chosen]]))
+            task = Task(
+                x=to_planes(pixels.to(device)).float() / 255,
+                y=cut(y[chosen], outer, 16),
+                z=cut(z[chosen], outer, 64),
+                log_scale=self._scales_of[levels.to(torch.int32)],
+                coded=levels >= self.prior.tables.skip_index,
+                quality=quality[chosen],
+                position=position[chosen],
+            )
+            cheaper = anneal(self.network, task, passes, self.placement)
+            rows, columns = window.at(16)
+            y[chosen, :, rows, columns] = cut(cheaper, window.inside(outer), 16)
 
     def _pack(
         self,

@@ -142,7 +142,7 @@ class SnappedCodec(BatchedCodec):
     # --- encoding ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64]) -> list[Encoded]:
+    def _encode(self, images: Sequence[Pixels], codes: NDArray[np.int64], _effort: int) -> list[Encoded]:
         plan = self._plan(*images[0].shape[:2])
         quality = self._quality(codes.tolist())
         y = self._latent_plane(images, plan, lambda x: self.network.latent_of(x, quality), HALO)

@@ -11,6 +11,7 @@ codes another 2x2 phase in each of four channel groups (the spatial prior of DCV
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -166,16 +167,11 @@ class EntropyModel(nn.Module):
             features = features.float()
             first = self.means.first(features)
         side = self.means.features(features)
-        up, down = gain.exp(), (self.shrink(position) - gain).exp()
+        down = (self.shrink(position) - gain).exp()
         offset = rounding_offset(log_scale.detach())
-        known, residual, coded = first, torch.zeros_like(y), torch.zeros_like(y)
-        for step, mask in enumerate(step_masks(y.shape[1], y.shape[2], y.shape[3], y.device)):
-            mean = first if step == 0 else first + self.means.refine(known, side, step, position).float()
-            scaled = (y - mean) * up
-            symbols = scaled + (quantise(scaled, offset) - scaled).detach()  # straight-through gradient
-            residual = torch.where(mask, scaled, residual)
-            coded = torch.where(mask, symbols.detach(), coded)
-            known = torch.where(mask, mean + symbols * down, known)
+        known, residual, coded = self.refined(
+            y * gain.exp(), first, side, (gain, down), position, lambda scaled: quantise(scaled, offset)
+        )
         if self.training:
             # y, means and gains learn from noisy residuals, whose rate has a gradient; scales from the true symbols
             spread = logistic_bits(noisy(residual), symbol_scale(log_y.detach(), gain))
@@ -184,6 +180,32 @@ class EntropyModel(nn.Module):
         else:
             y_bits = logistic_bits(coded, log_scale)
         return known, y_bits.sum(dim=(1, 2, 3)), z_bits.sum(dim=(1, 2, 3))
+
+    def refined(
+        self,
+        scaled: Tensor,
+        first: Tensor,
+        side: Tensor,
+        factors: tuple[Tensor, Tensor],
+        position: Tensor,
+        integers: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, given in quantisation steps, through the four steps with straight-through gradients.
+
+        ``factors`` are the log gain, and what decoded residuals are multiplied with; ``integers`` quantises
+        residuals. Returns the decoded latent, the residuals and the integers, in quantisation steps.
+        """
+        gain, down = factors
+        up = gain.exp()
+        known, residual, coded = first, torch.zeros_like(scaled), torch.zeros_like(scaled)
+        for step, mask in enumerate(step_masks(first.shape[1], first.shape[2], first.shape[3], first.device)):
+            mean = first if step == 0 else first + self.means.refine(known, side, step, position).float()
+            apart = scaled - mean * up
+            symbols = apart + (integers(apart) - apart).detach()
+            residual = torch.where(mask, apart, residual)
+            coded = torch.where(mask, symbols.detach(), coded)
+            known = torch.where(mask, mean + symbols * down, known)
+        return known, residual, coded
 
 
 def symbol_scale(log_y: Tensor, log_gain: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Lossless:
 
     name, digest = "lossless", "0" * 64
 
-    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float]) -> list[Encoded]:
+    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float], *, effort: int = 3) -> list[Encoded]:
         return [Encoded(bitstream=b"".join(self._png(image)), symbols=bytes(16)) for image in images]
 
     def decode(self, bitstreams: Sequence[bytes]) -> list[Decoded]:

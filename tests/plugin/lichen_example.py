@@ -35,7 +35,7 @@ class ExampleCodec:
     def decoder_files(self) -> Mapping[str, bytes]:
         return {"json": self._json}
 
-    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float]) -> list[Encoded]:
+    def encode(self, images: Sequence[Pixels], quality: float | Sequence[float], *, effort: int = 3) -> list[Encoded]:
         qualities = [quality] * len(images) if isinstance(quality, (int, float)) else quality
         return [self._encode(image, float(q)) for image, q in zip(images, qualities, strict=True)]
 

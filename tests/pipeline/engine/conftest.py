@@ -35,7 +35,7 @@ class Hurt(ClassicalCodec):
 
 
 class Fails(Hurt):
-    def encode(self, images, quality):
+    def encode(self, images, quality, *, effort=3):
         if self.hurts(images):
             raise RuntimeError("a kernel failed")
         return super().encode(images, quality)
@@ -48,7 +48,7 @@ class Lies(Hurt):
 
 
 class Dies(Hurt):
-    def encode(self, images, quality):
+    def encode(self, images, quality, *, effort=3):
         if self.hurts(images):
             os._exit(11)
         return super().encode(images, quality)

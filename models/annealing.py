@@ -1,0 +1,167 @@
+"""Latents chosen for a picture: the encoder spends time, the decoder and the bitstream know nothing of it.
+
+What g_a gives is a guess; here each integer of a latent is changed by one where that lowers the rate-distortion cost
+through the frozen decoder (after Campos et al., CVPR workshops 2019, and Yang, Bamler and Mandt, NeurIPS 2020, who
+move continuous latents by many small steps). A pass takes the gradient of the distortion with respect to all latents
+at once, adds what the change of an integer costs in curvature and saves in bits, and takes the changes that pay, in
+the manner of a checkerboard so that neighbours do not correct the same error twice. The curvature (Gauss-Newton,
+estimated once for each channel from one random projection) is taken too small at first and too large at
+the end: as in annealing, early passes leave poor minima, late ones settle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lichen.models.integer import SYMBOL_LIMIT
+from lichen.models.networks.hyperprior import EntropyModel, logistic_bits, quantise, rounding_offset
+from lichen.models.networks.network import CodecNetwork
+from lichen.models.placement import Placement
+from lichen.models.planes import Plan
+from lichen.models.tiling import Window, tiles
+
+PASSES: Sequence[int] = (0, 0, 0, 4, 8, 16, 32, 64, 128)
+"""Passes at effort 1 to 9."""
+FIRST_FACTOR, LAST_FACTOR = 1.5, 2.5
+"""Factors on the curvature, in the first and the last pass."""
+LONG = 24
+"""Runs of more passes begin with a smaller factor."""
+FIRST_FACTOR_LONG = 1.2
+SIDE = 512
+"""Pixels of the windows of a large picture that are worked on one after another."""
+HALO = 64
+WHOLE_PIXELS = 1 << 19
+"""Pictures of up to this many pixels are worked on as a whole, and together with others up to this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Pictures of one size, or windows of them, with what the hyper-latent has fixed.
+
+    ``x`` ``(N, 3, H, W)`` in [0, 1]; ``y`` their latents ``(N, C, H/16, W/16)``; ``z`` the dequantised hyper-latent
+    ``(N, hyper, H/64, W/64)``; ``log_scale`` and ``coded`` like ``y``: the scale of each latent's table, and whether
+    it is coded at all; ``quality`` and ``position`` ``(N,)``.
+    """
+
+    x: Tensor
+    y: Tensor
+    z: Tensor
+    log_scale: Tensor
+    coded: Tensor
+    quality: Tensor
+    position: Tensor
+
+
+def anneal(network: CodecNetwork, task: Task, passes: int, placement: Placement) -> Tensor:
+    """Latents that cost less than ``task.y``: quantised by the encoder they become the integers found here."""
+    with torch.inference_mode(False):  # gradients flow through copies only
+        own = Task(**{name: getattr(task, name).clone() for name in Task.__slots__})
+        return _Annealer(network, own, placement).run(passes)
+
+
+def windows(pictures: int, plan: Plan) -> Iterator[tuple[slice, Window]]:
+    """Which pictures of a batch go together, and by which windows."""
+    size = plan.height * plan.width
+    together = max(1, WHOLE_PIXELS // size)
+    for first in range(0, pictures, together):
+        for window in tiles(plan.height, plan.width, SIDE if size > WHOLE_PIXELS else 0):
+            yield slice(first, first + together), window
+
+
+class _Annealer:
+    def __init__(self, network: CodecNetwork, task: Task, placement: Placement) -> None:
+        self.network, self.task, self.placement = network, task, placement
+        model = network.entropy
+        with torch.no_grad():
+            features = model.means.hyper_features(task.z)
+            self.first, self.side = model.means.first(features), model.means.features(features)
+            self.gain = model.gain(task.position)
+            self.down = (model.shrink(task.position) - self.gain).exp()
+            self.offset = rounding_offset(task.log_scale)
+            # in bits of the whole picture, so that it compares with the rate
+            pixels = task.x.shape[2] * task.x.shape[3]
+            self.weight = network.lagrangian(task.quality)[:, None, None, None] * 255**2 * pixels
+
+    def run(self, passes: int) -> Tensor:
+        """``passes`` changes and one look at the last; the cheapest latents of each picture."""
+        up = self.gain.exp()
+        scaled = self.task.y * up
+        best, least = scaled, torch.full((len(scaled),), math.inf, device=scaled.device)
+        curvature = self._curvature(scaled)
+        start = FIRST_FACTOR_LONG if passes > LONG else FIRST_FACTOR
+        for number in range(passes + 1):
+            scaled.requires_grad_(True)
+            with torch.enable_grad():
+                decoded, residual, symbols = self._decoded(scaled)
+                distortion = self._distortion(decoded)
+                (slope,) = torch.autograd.grad(distortion.sum(), [scaled])
+            with torch.no_grad():
+                scaled = scaled.detach()
+                bits = self._bits(symbols)
+                cost = distortion.detach() + bits.sum(dim=(1, 2, 3))
+                better = cost < least
+                least = torch.where(better, cost, least)
+                best = torch.where(better[:, None, None, None], scaled, best)
+                if number < passes:
+                    factor = start + (LAST_FACTOR - start) * number / max(1, passes - 1)
+                    change = self._change(symbols, bits, slope, 0.5 * factor * curvature)
+                    change = torch.where(_parity(scaled, number), change, 0)
+                    scaled = torch.where(change != 0, scaled - residual.detach() + symbols + change, scaled)
+        latents: Tensor = (best / up).detach()
+        return latents
+
+    def _decoded(self, scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        model: EntropyModel = self.network.entropy
+        return model.refined(scaled, self.first, self.side, (self.gain, self.down), self.task.position, self._integers)
+
+    def _integers(self, residual: Tensor) -> Tensor:
+        symbols = quantise(residual, self.offset).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+        return torch.where(self.task.coded, symbols, 0)
+
+    def _distortion(self, y: Tensor) -> Tensor:
+        """Weighted squared error of each picture, in bits."""
+        with self.placement.half_precision():
+            x = self.network.g_s(y, self.task.position)
+        error = (x.float() - self.task.x).square().mean(dim=(1, 2, 3), keepdim=True)
+        distortion: Tensor = (self.weight * error)[:, 0, 0, 0]
+        return distortion
+
+    def _bits(self, symbols: Tensor) -> Tensor:
+        return torch.where(self.task.coded, logistic_bits(symbols, self.task.log_scale), 0)
+
+    def _curvature(self, scaled: Tensor) -> Tensor:
+        """Second derivative of the distortion along each latent, ``(N, C, 1, 1)``, means over the picture."""
+        generator = torch.Generator().manual_seed(1)  # the same integers from the same picture every time
+        with torch.no_grad():
+            y, _, _ = self._decoded(scaled)
+        y.requires_grad_(True)
+        with torch.enable_grad(), self.placement.half_precision():
+            x = self.network.g_s(y, self.task.position)
+            direction = torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
+            (projected,) = torch.autograd.grad((x * direction).sum(), [y])
+        squares = (projected.float() * self.down).square().mean(dim=(2, 3), keepdim=True)
+        curvature: Tensor = 2 * self.weight * squares / self.task.x[0].numel()
+        return curvature
+
+    def _change(self, symbols: Tensor, bits: Tensor, slope: Tensor, bend: Tensor) -> Tensor:
+        """For each integer the change by one that lowers the cost most, or zero."""
+        change, least = torch.zeros_like(symbols), torch.zeros_like(symbols)
+        for step in (-1.0, 1.0):
+            cost = step * slope + bend + logistic_bits(symbols + step, self.task.log_scale) - bits
+            lower = cost < least
+            least = torch.where(lower, cost, least)
+            change = torch.where(lower, step, change)
+        return torch.where(self.task.coded & (symbols.abs() < SYMBOL_LIMIT), change, 0)
+
+
+def _parity(latent: Tensor, number: int) -> Tensor:
+    """Every other latent, in space and across channels: the others in the next pass."""
+    _, channels, height, width = latent.shape
+    device = latent.device
+    places = torch.arange(height, device=device)[:, None] + torch.arange(width, device=device)
+    return (torch.arange(channels, device=device)[:, None, None] + places + number) % 2 == 0

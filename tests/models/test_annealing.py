@@ -1,0 +1,80 @@
+"""Effort: fewer bits at the same quality, from the encoder alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from learned_support import kodak, photograph
+
+from lichen.models import annealing
+from lichen.models.annealing import PASSES, WHOLE_PIXELS, windows
+from lichen.models.codec import MAX_EFFORT, MIN_EFFORT
+from lichen.models.errors import UsageError
+from lichen.models.learned import LearnedCodec
+from lichen.models.planes import Plan
+from lichen.models.zoo import codec_from_files, load_codec
+
+
+@pytest.fixture(scope="module")
+def shipped() -> LearnedCodec:
+    codec = load_codec("s2c-conv", device="cpu", precision="float32")
+    assert isinstance(codec, LearnedCodec)
+    return codec
+
+
+def cost(codec: LearnedCodec, picture: np.ndarray, quality: float, effort: int) -> float:
+    """Bits of the real bitstream with the weighted error of what it decodes to."""
+    (encoded,) = codec.encode([picture], quality, effort=effort)
+    (decoded,) = codec_from_files(codec.decoder_files(), precision="float32").decode([encoded.bitstream])
+    assert decoded.symbols == encoded.symbols
+    error = np.mean((decoded.pixels.astype(float) - picture) ** 2)
+    weight = float(codec.network.lagrangian(torch.tensor(quality)))
+    return 8 * len(encoded.bitstream) + weight * error * picture.shape[0] * picture.shape[1]
+
+
+@pytest.mark.parametrize("quality", [25.0, 75.0])
+def test_effort_lowers_the_cost(shipped: LearnedCodec, quality: float) -> None:
+    picture = np.ascontiguousarray(kodak()[100:260, 200:392])
+    costs = [cost(shipped, picture, quality, effort) for effort in (1, 3, 4, 6)]
+    assert costs[0] == costs[1]
+    assert costs[2] < 0.99 * costs[1]
+    assert costs[3] < 0.998 * costs[2]
+
+
+def test_the_same_picture_gives_the_same_bytes(codec: LearnedCodec) -> None:
+    picture = np.ascontiguousarray(photograph()[:90, :130])
+    assert codec.encode([picture], 60, effort=5) == codec.encode([picture], 60, effort=5)
+
+
+def test_large_pictures_go_window_by_window(shipped: LearnedCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.ascontiguousarray(kodak()[:192, :256])
+    plain, whole = cost(shipped, picture, 50, 3), cost(shipped, picture, 50, 4)
+    monkeypatch.setattr(annealing, "SIDE", 128)
+    monkeypatch.setattr(annealing, "WHOLE_PIXELS", 1 << 12)
+    parts = cost(shipped, picture, 50, 4)
+    assert plain - parts > 0.7 * (plain - whole)
+
+
+def test_windows_cover_every_picture() -> None:
+    small = Plan.of(256, 256)
+    assert [chosen for chosen, _ in windows(9, small)] == [slice(0, 8), slice(8, 16)]
+    large = Plan.of(1000, 1500)
+    assert large.height * large.width > WHOLE_PIXELS
+    covered = np.zeros((2, large.height, large.width), dtype=int)
+    for chosen, window in windows(2, large):
+        covered[chosen, *window.at(1)] += 1
+    assert (covered == 1).all()
+
+
+def test_batches_of_mixed_quality(codec: LearnedCodec) -> None:
+    images = [np.ascontiguousarray(photograph()[i : i + 64, :64]) for i in (0, 50, 99)]
+    together = codec.encode(images, [20, 50, 80], effort=4)
+    assert [d.symbols for d in codec.decode([e.bitstream for e in together])] == [e.symbols for e in together]
+
+
+def test_effort_out_of_range(codec: LearnedCodec) -> None:
+    assert len(PASSES) == MAX_EFFORT - MIN_EFFORT + 1
+    for effort in (0, 10):
+        with pytest.raises(UsageError, match="effort"):
+            codec.encode([photograph()[:64, :64]], 50, effort=effort)
