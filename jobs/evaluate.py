@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 
 from lichen.jobs.bdrate import Point, bd_rate
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Codec, Pixels
+from lichen.models.defaults import EFFORT
 from lichen.models.errors import NotAPicture, NotComparable, UsageError, VerificationFailed
 from lichen.pipeline.images import read_picture
 from lichen.pipeline.quality import ms_ssim, psnr
@@ -138,6 +139,7 @@ def rd_points(
     images: Sequence[Pixels],
     qualities: Sequence[float] | None = None,
     *,
+    effort: int = EFFORT,
     progress: Callable[[int], None] | None = None,
 ) -> list[RDPoint]:
     """Encode and decode every picture at every quality and measure. One point for each quality, in order.
@@ -153,9 +155,9 @@ def rd_points(
     for quality in qualities:
         if not MIN_QUALITY <= quality <= MAX_QUALITY:
             raise UsageError(f"quality must be {MIN_QUALITY:g} to {MAX_QUALITY:g}, not {quality:g}")
-    codec.decode([codec.encode(images[:1], qualities[0])[0].bitstream])
+    codec.decode([codec.encode(images[:1], qualities[0], effort=effort)[0].bitstream])
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return [_point(codec, images, quality, pool, progress) for quality in qualities]
+        return [_point(codec, images, quality, effort, pool, progress) for quality in qualities]
 
 
 def evaluate(
@@ -163,18 +165,19 @@ def evaluate(
     pictures: Mapping[str, Pixels],
     *,
     qualities: Sequence[float] | None = None,
+    effort: int = EFFORT,
     against: Iterable[Codec] = (),
     anchors: Sequence[Curve] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Measure ``codec`` and every codec in ``against`` on the pictures, and compare.
+    """Measure ``codec`` (at an effort) and every codec in ``against`` on the pictures, and compare.
 
     ``anchors`` are curves from elsewhere, measured on the same pictures (``read_anchors``). Raises as
     ``rd_points``.
     """
     images = list(pictures.values())
-    curve = _measure(codec, images, qualities, progress)
-    measured = [_measure(other, images, None, progress) for other in against if other.name != codec.name]
+    curve = _measure(codec, images, qualities, effort, progress)
+    measured = [_measure(other, images, None, EFFORT, progress) for other in against if other.name != codec.name]
     others = (*measured, *anchors)
     return Evaluation(
         codec=codec.name,
@@ -249,9 +252,10 @@ def _measure(
     codec: Codec,
     images: Sequence[Pixels],
     qualities: Sequence[float] | None,
+    effort: int,
     progress: Callable[[int], None] | None,
 ) -> Curve:
-    points = rd_points(codec, images, qualities, progress=progress)
+    points = rd_points(codec, images, qualities, effort=effort, progress=progress)
     return Curve(name=codec.name, source="measured now", measured=True, points=tuple(points))
 
 
@@ -259,6 +263,7 @@ def _point(
     codec: Codec,
     images: Sequence[Pixels],
     quality: float,
+    effort: int,
     pool: ThreadPoolExecutor,
     progress: Callable[[int], None] | None,
 ) -> RDPoint:
@@ -268,7 +273,7 @@ def _point(
     ssims: list[float] = []
     for batch in _batches(images):
         start = time.perf_counter()
-        encoded = codec.encode(batch, quality)
+        encoded = codec.encode(batch, quality, effort=effort)
         middle = time.perf_counter()
         decoded = codec.decode([one.bitstream for one in encoded])
         end = time.perf_counter()

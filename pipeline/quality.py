@@ -42,22 +42,6 @@ class Quality:
     ms_ssim: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Floors:
-    """What a compressed picture must reach, in decibels; below, its quality rises or its original is stored.
-
-    Good photographic quality is 38 to 40 dB; 30 dB over a picture is where artefacts become obvious, and 24
-    dB in one 64x64 block means that something there was destroyed rather than smoothed.
-    """
-
-    psnr: float = 30.0
-    block_psnr: float = 24.0
-
-    def met(self, quality: Quality) -> bool:
-        """Whether both floors are reached (a NaN never is)."""
-        return quality.psnr >= self.psnr and quality.block_psnr >= self.block_psnr
-
-
 def measure(a: Pixels, b: Pixels, mode: str = "RGB", *, with_ms_ssim: bool = True) -> Quality:
     """Compare two (height, width, 3) uint8 pictures; for modes L and LA, as grey planes.
 

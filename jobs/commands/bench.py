@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     group.command()(compressai)
     group.command()(pipeline)
     group.command()(rate)
+    group.command()(effort)
     group.command()(ablation)
     group.command()(systems)
     group.command()(portability)
@@ -154,6 +155,43 @@ def rate(
     for case in result.cases:
         share = f"{case.hyper_share:.1%}"
         rows.add_row(f"{case.quality:g}", f"{case.real:.4f}", f"{case.ideal:.4f}", f"{case.excess:+.2%}", share)
+    console.stdout().print(rows)
+
+
+def effort(
+    source: Annotated[Path, typer.Argument(help="A local folder of pictures.")],
+    codec: Annotated[str, typer.Option(help="Any codec.")] = defaults.CODEC,
+    efforts: Annotated[list[int] | None, typer.Option("--effort", "-e", help="May be given repeatedly.")] = None,
+    qualities: Annotated[list[float] | None, typer.Option("--quality", "-q", help="May be given repeatedly.")] = None,
+    device: Annotated[str, typer.Option()] = "auto",
+    precision: Annotated[str, typer.Option()] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """What effort buys: BD-rate against the default effort, and speed, level by level."""
+    from lichen.jobs import console
+    from lichen.jobs.bench.effort import run
+    from lichen.jobs.evaluate import default_qualities, load_pictures
+    from lichen.models.zoo import load_codec
+
+    pictures = list(load_pictures(source).values())
+    levels = efforts or [1, 3, 4, 5, 6, 7]
+    steps = len({defaults.EFFORT, *levels}) * len(qualities or default_qualities(codec))
+    with console.progress("Measuring", steps * len(pictures)) as advance:
+        result = run(
+            load_codec(codec, device=device, precision=precision),
+            pictures,
+            levels,
+            qualities=qualities,
+            progress=advance,
+        )
+    if as_json:
+        console.write_json(result)
+        return
+    rows = console.table(f"{codec}, {len(pictures)} pictures", ("effort", "BD-rate", "encode MP/s", "decode MP/s"))
+    for level in result:
+        percent = None if level.against is None else level.against.percent
+        gained = "" if level.against is None else "not comparable" if percent is None else f"{percent:+.1f} %"
+        rows.add_row(str(level.effort), gained, _number(level.encode_mp_per_s), _number(level.decode_mp_per_s))
     console.stdout().print(rows)
 
 

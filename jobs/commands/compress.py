@@ -52,11 +52,23 @@ def compress(
         str, typer.Option(help="`lichen models` lists them; or the .json of a trained one.")
     ] = defaults.CODEC,
     quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="1 to 100.")] = defaults.QUALITY,
+    effort: Annotated[
+        int,
+        typer.Option("--effort", "-e", min=1, max=9, help="Time of the encoder, for fewer bytes; decoding is as fast."),
+    ] = defaults.EFFORT,
+    min_psnr: Annotated[
+        float | None, typer.Option(help="dB: every picture at the lowest quality that reaches it, or stored.")
+    ] = None,
+    min_ms_ssim: Annotated[float | None, typer.Option(help="The same for MS-SSIM, 0 to 1.")] = None,
+    target_bpp: Annotated[
+        float | None, typer.Option(help="Bits per pixel: every picture at the highest quality that needs no more.")
+    ] = None,
     psnr_floor: Annotated[float, typer.Option(help="dB that a picture must reach, or it is stored.")] = 30.0,
     block_psnr_floor: Annotated[float, typer.Option(help="dB that its worst 64x64 block must reach.")] = 24.0,
     ms_ssim: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the pictures whose MS-SSIM is measured.")
-    ] = 1.0,
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the pictures whose MS-SSIM is measured. Default: all from effort 3."),
+    ] = None,
     store_others: Annotated[
         bool, typer.Option("--store-others", help="Store files that are no pictures instead of naming them.")
     ] = False,
@@ -102,6 +114,10 @@ def compress(
         archive=paths[-1],
         codec=codec,
         quality=quality,
+        effort=effort,
+        min_psnr=min_psnr,
+        min_ms_ssim=min_ms_ssim,
+        target_bpp=target_bpp,
         psnr_floor=psnr_floor,
         block_psnr_floor=block_psnr_floor,
         ms_ssim=ms_ssim,

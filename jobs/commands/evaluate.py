@@ -29,6 +29,9 @@ def evaluate(
         str | None,
         typer.Option(help="Qualities 1 to 100, separated by commas; by default 10 to 90 in eight steps."),
     ] = None,
+    effort: Annotated[
+        int, typer.Option("--effort", "-e", min=1, max=9, help="Of that codec; the others run at the default.")
+    ] = defaults.EFFORT,
     against: Annotated[
         str, typer.Option(help="Codecs to measure on the same pictures, separated by commas; or none.")
     ] = "jpeg,webp,avif,jxl",
@@ -75,7 +78,7 @@ def evaluate(
     steps += sum(len(evaluation.default_qualities(other.name)) for other in others)
     with console.progress("Evaluating", steps * len(pictures)) as advance:
         result = evaluation.evaluate(
-            tested, pictures, qualities=qualities, against=others, anchors=curves, progress=advance
+            tested, pictures, qualities=qualities, effort=effort, against=others, anchors=curves, progress=advance
         )
     if plot is not None:
         from lichen.jobs.plots import plot_rd

@@ -1,4 +1,4 @@
-"""Pictures to verified payloads: encode, decode again, compare, raise the quality or keep the original."""
+"""Pictures to verified payloads: encode, decode again, compare, try another quality or keep the original."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from time import perf_counter
 
 import numpy as np
 
-from lichen.models.codec import MAX_QUALITY, Codec, Decoded, Encoded, Pixels, symbol_digest
+from lichen.models.codec import Codec, Decoded, Encoded, symbol_digest
+from lichen.models.defaults import EFFORT
 from lichen.models.errors import JobError, LichenError, VerificationFailed
 from lichen.pipeline.engine.config import STAGES
 from lichen.pipeline.engine.feed import Item
 from lichen.pipeline.images import Picture, pack_side, unpack_side
-from lichen.pipeline.quality import Floors, Quality, measure
+from lichen.pipeline.quality import Quality, measure
+from lichen.pipeline.target import Search, Target
 
-QUALITY_STEP = 15.0
 BROKEN_AFTER = 8
 """Pictures in a row on which the codec fails with errors that are not lichen's: then it is not the pictures."""
 
@@ -68,16 +69,9 @@ class Kept:
 class Compressor:
     """A codec with the rules of a job. Thread-safe, as codecs are."""
 
-    def __init__(
-        self,
-        codec: Codec,
-        *,
-        quality: float,
-        floors: Floors,
-        ms_ssim: float,
-    ) -> None:
+    def __init__(self, codec: Codec, *, target: Target, ms_ssim: float, effort: int = EFFORT) -> None:
         self.codec = codec
-        self._quality, self._floors, self._ms_ssim = quality, floors, ms_ssim
+        self._target, self._ms_ssim, self._effort = target, ms_ssim, effort
         self._failures = 0
 
     def compress(self, items: Sequence[Item], watch: Stopwatch) -> list[Compressed | Kept]:
@@ -85,66 +79,91 @@ class Compressor:
 
         Raises ``JobError`` when the codec fails on picture after picture for reasons that are not theirs.
         """
-        pictures = [_picture(item) for item in items]
         with watch.stage("write"):
-            sides = [pack_side(picture) for picture in pictures]
-        limits = [len(item.data) - len(side) for item, side in zip(items, sides, strict=True)]
-        trips = self._round_trip([picture.pixels for picture in pictures], limits, self._quality, watch)
-        outcomes: list[Compressed | Kept] = []
-        for item, side, limit, trip in zip(items, sides, limits, trips, strict=True):
-            outcomes.append(self._judge(item, side, limit, trip, watch))
-        return outcomes
+            cases = [_Case(item, pack_side(_picture(item)), Search(self._target)) for item in items]
+        if self._target.searched and self._effort > EFFORT:
+            self._search(cases, EFFORT, watch)  # nearly there at a fraction of the time
+            for case in cases:
+                case.begin_again(Search(self._target, case.quality))
+        self._search(cases, self._effort, watch)
+        return [self._outcome(case, watch) for case in cases]
 
-    def _judge(self, item: Item, side: bytes, limit: int, trip: _Trip, watch: Stopwatch) -> Compressed | Kept:
-        """Check one round trip; repeat it at higher qualities while it is below the floors."""
-        picture, quality, retries = _picture(item), self._quality, 0
-        while True:
-            if isinstance(trip, Kept):
-                return Kept(reason=trip.reason, retries=retries)
-            encoded, decoded = trip
-            with watch.stage("measure"):
-                wrong = _difference(picture, side, encoded, decoded)
-                if wrong is not None:
-                    return Kept(reason=f"verification failed: {wrong}", retries=retries)
-                measured = measure(
-                    picture.pixels, decoded.pixels, picture.mode, with_ms_ssim=_sampled(item.source.key, self._ms_ssim)
-                )
-                if self._floors.met(measured):
-                    return Compressed(
-                        payload=encoded.bitstream,
-                        side=side,
-                        quality=quality,
-                        measured=measured,
-                        symbols=encoded.symbols,
-                        pixels=symbol_digest(decoded.pixels),
-                        retries=retries,
-                    )
-            if quality >= MAX_QUALITY:
-                return Kept(reason=BELOW_FLOOR, retries=retries)
-            quality, retries = min(quality + QUALITY_STEP, MAX_QUALITY), retries + 1
-            trip = self._round_trip([picture.pixels], [limit], quality, watch)[0]
+    def _search(self, cases: Sequence[_Case], effort: int, watch: Stopwatch) -> None:
+        """Trials of all pictures that need one, together, until none does."""
+        while pending := [case for case in cases if case.reason is None and not case.search.done]:
+            for case, trip in zip(pending, self._round_trip(pending, effort, watch), strict=True):
+                with watch.stage("measure"):
+                    self._judge(case, trip)
 
-    def _round_trip(
-        self, images: Sequence[Pixels], limits: Sequence[int], quality: float, watch: Stopwatch
-    ) -> list[_Trip]:
-        """Encode and decode; ``Kept`` for bitstreams that reach their limit in bytes, and where the codec fails.
+    def _judge(self, case: _Case, trip: _Trip) -> None:
+        """Check one round trip, and keep it if it is the best so far."""
+        search = case.search
+        if isinstance(trip, str):
+            case.reason = trip
+            return
+        if trip is None:
+            search.refuse()
+            case.last = LARGER
+            return
+        encoded, decoded = trip
+        picture = _picture(case.item)
+        wrong = _difference(picture, case.side, encoded, decoded)
+        if wrong is not None:
+            case.reason = f"verification failed: {wrong}"
+            return
+        measured = self._measured(case, decoded, last=not self._target.searched)
+        tried, size = search.quality, len(encoded.bitstream) + len(case.side)
+        search.accept(measured, 8 * size / case.item.pixels)
+        case.last = BELOW_FLOOR
+        if search.kept:
+            case.best = _Trial(quality=tried, encoded=encoded, decoded=decoded, measured=measured)
+
+    def _measured(self, case: _Case, decoded: Decoded, *, last: bool) -> Quality:
+        """How good a trial is; MS-SSIM where the search needs it, or in the last trial where it is to be recorded."""
+        picture = _picture(case.item)
+        wanted = self._target.floors.ms_ssim is not None or (last and _sampled(case.item.source.key, self._ms_ssim))
+        return measure(picture.pixels, decoded.pixels, picture.mode, with_ms_ssim=wanted)
+
+    def _outcome(self, case: _Case, watch: Stopwatch) -> Compressed | Kept:
+        retries = case.earlier + case.search.trials - 1
+        if case.reason is not None:
+            return Kept(reason=case.reason, retries=max(0, retries))
+        best = case.best
+        if best is None or not case.search.found:
+            return Kept(reason=case.last, retries=retries)
+        measured = best.measured
+        with watch.stage("measure"):
+            if self._target.searched and self._target.floors.ms_ssim is None:
+                measured = self._measured(case, best.decoded, last=True)
+            return Compressed(
+                payload=best.encoded.bitstream,
+                side=case.side,
+                quality=best.quality,
+                measured=measured,
+                symbols=best.encoded.symbols,
+                pixels=symbol_digest(best.decoded.pixels),
+                retries=retries,
+            )
+
+    def _round_trip(self, cases: Sequence[_Case], effort: int, watch: Stopwatch) -> list[_Trip]:
+        """Encode and decode; None for bitstreams as large as the source, a reason where the codec fails.
 
         If a batch fails, its pictures are tried one by one.
         """
+        images = [_picture(case.item).pixels for case in cases]
         try:
             with watch.stage("encode"):
-                encoded = self.codec.encode(images, quality)
-            small = [n for n, one in enumerate(encoded) if len(one.bitstream) < limits[n]]
+                encoded = self.codec.encode(images, [case.search.quality for case in cases], effort=effort)
+            small = [n for n, one in enumerate(encoded) if len(one.bitstream) < cases[n].limit]
             with watch.stage("decode"):
                 decoded = self.codec.decode([encoded[n].bitstream for n in small])
         except _FAILURES as error:
-            if len(images) > 1:
-                pairs = zip(images, limits, strict=True)
-                return [self._round_trip([image], [limit], quality, watch)[0] for image, limit in pairs]
+            if len(cases) > 1:
+                return [self._round_trip([case], effort, watch)[0] for case in cases]
             self._note_failure(error)
-            return [Kept(reason=f"codec failed: {type(error).__name__}: {_line(error)}")]
+            return [f"codec failed: {type(error).__name__}: {_line(error)}"]
         self._failures = 0
-        trips: list[_Trip] = [Kept(reason=LARGER)] * len(images)
+        trips: list[_Trip] = [None] * len(cases)
         for n, one in zip(small, decoded, strict=True):
             trips[n] = (encoded[n], one)
         return trips
@@ -157,7 +176,38 @@ class Compressor:
             raise JobError(f"the codec failed on {self._failures} pictures in a row: {_line(error)}") from error
 
 
-_Trip = tuple[Encoded, Decoded] | Kept
+_Trip = tuple[Encoded, Decoded] | str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    quality: float
+    encoded: Encoded
+    decoded: Decoded
+    measured: Quality
+
+
+class _Case:
+    """A picture on its way: its search, the best trial so far, and why it has to be stored if it has."""
+
+    def __init__(self, item: Item, side: bytes, search: Search) -> None:
+        self.item, self.side, self.search = item, side, search
+        self.limit = len(item.data) - len(side)
+        self.best: _Trial | None = None
+        self.reason: str | None = None
+        self.last = BELOW_FLOOR
+        """The reason if the search ends without a trial to keep."""
+        self.earlier = 0
+
+    @property
+    def quality(self) -> float:
+        """Of the best trial, or else of the last."""
+        return self.search.quality if self.best is None else self.best.quality
+
+    def begin_again(self, search: Search) -> None:
+        """Another search, from where this one ended."""
+        self.earlier += self.search.trials
+        self.search, self.best = search, None
 
 
 def _picture(item: Item) -> Picture:

@@ -9,16 +9,19 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from lichen.models import defaults
+from lichen.models.codec import check_effort
 from lichen.models.errors import UsageError
 from lichen.pipeline.archive.commit import ShardCommit
 from lichen.pipeline.archive.manifest import Json
 from lichen.pipeline.sources import Source
 from lichen.pipeline.sources.base import is_local, local_path
 from lichen.pipeline.sources.unique import OnDuplicate
+from lichen.pipeline.target import Floors, Target
 
 OnCollision = Literal["error", "replace", "keep"]
 ExecutorName = Literal["ray", "local"]
 
+_MS_SSIM_SHARES = {1: 1 / 16, 2: 1 / 4}
 SHARD_BYTES = 256 * 1024 * 1024
 STAGES = ("read", "open", "encode", "decode", "measure", "write")
 """Where a worker's threads spend their time: reading sources, decoding picture files, the codec in both directions,
@@ -35,12 +38,20 @@ class JobConfig:
     """Local path or any fsspec URL."""
     codec: str = defaults.CODEC
     quality: float = defaults.QUALITY
+    effort: int = defaults.EFFORT
+    """1 to 9: the encoder's time, for fewer bytes at the same quality; decoding does not change."""
+    min_psnr: float | None = None
+    """dB: gives every picture the lowest quality that reaches it, instead of ``quality``."""
+    min_ms_ssim: float | None = None
+    """The same for MS-SSIM, 0 to 1. Pictures too small for it are stored."""
+    target_bpp: float | None = None
+    """Bits per pixel: gives every picture the highest quality whose payload has no more, instead of ``quality``."""
     psnr_floor: float = 30.0
-    """dB over the whole picture; see ``quality.Floors``."""
+    """dB over the whole picture; see ``target.Floors``. Gives way to ``min_psnr``."""
     block_psnr_floor: float = 24.0
     """dB in the worst 64x64 block."""
-    ms_ssim: float = 1.0
-    """Share of the pictures whose MS-SSIM is measured, chosen by their keys."""
+    ms_ssim: float | None = None
+    """Share of the pictures whose MS-SSIM is measured, chosen by their keys; by default all, below effort 3 fewer."""
     store_others: bool = False
     """Store files that are no pictures, instead of naming them."""
     hidden: bool = False
@@ -75,8 +86,14 @@ class JobConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
             raise UsageError(f"quality must be 1 to 100, not {self.quality}")
-        if not 0 <= self.ms_ssim <= 1:
+        if self.ms_ssim is not None and not 0 <= self.ms_ssim <= 1:
             raise UsageError(f"ms_ssim is a share from 0 to 1, not {self.ms_ssim}")
+        check_effort(self.effort)
+        if self.min_ms_ssim is not None and not 0 <= self.min_ms_ssim < 1:
+            raise UsageError(f"min_ms_ssim is 0 to 1, 1 excluded, not {self.min_ms_ssim}")
+        if self.min_psnr is not None and not 0 < self.min_psnr <= 60:
+            raise UsageError(f"min_psnr is in dB, above 0 and at most 60, not {self.min_psnr}")
+        _ = self.target  # its own checks
         if math.isnan(self.psnr_floor) or math.isnan(self.block_psnr_floor):
             raise UsageError("a quality floor must be a number")
         if self.executor not in ("ray", "local"):
@@ -94,6 +111,22 @@ class JobConfig:
             raise UsageError("a job needs a source")
 
     @property
+    def target(self) -> Target:
+        """What is asked of every picture."""
+        psnr = self.psnr_floor if self.min_psnr is None else self.min_psnr
+        return Target(
+            quality=self.quality,
+            floors=Floors(psnr=psnr, block_psnr=self.block_psnr_floor, ms_ssim=self.min_ms_ssim),
+            lowest=self.min_psnr is not None or self.min_ms_ssim is not None,
+            bpp=self.target_bpp,
+        )
+
+    @property
+    def ms_ssim_share(self) -> float:
+        """Share of the pictures whose MS-SSIM is measured."""
+        return _MS_SSIM_SHARES.get(self.effort, 1.0) if self.ms_ssim is None else self.ms_ssim
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The sources as they are frozen: local ones as absolute paths."""
         names = (self.source,) if isinstance(self.source, str) else tuple(self.source)
@@ -107,7 +140,11 @@ class JobConfig:
             "quality": self.quality,
             "psnr_floor": self.psnr_floor,
             "block_psnr_floor": self.block_psnr_floor,
-            "ms_ssim": self.ms_ssim,
+            "effort": self.effort,
+            "min_psnr": self.min_psnr,
+            "min_ms_ssim": self.min_ms_ssim,
+            "target_bpp": self.target_bpp,
+            "ms_ssim": self.ms_ssim_share,
             "store_others": self.store_others,
             "hidden": self.hidden,
             "on_duplicate": self.on_duplicate,
@@ -127,9 +164,8 @@ class WorkerConfig:
     """Whether the store's ``create`` is atomic: then workers commit, otherwise the driver does."""
     source_options: Mapping[str, Any]
     codec: str
-    quality: float
-    psnr_floor: float
-    block_psnr_floor: float
+    target: Target
+    effort: int
     ms_ssim: float
     store_others: bool
     device: str
@@ -141,8 +177,9 @@ class WorkerConfig:
     @classmethod
     def of(cls, config: JobConfig, *, conditional: bool, cpus: int | None = None) -> WorkerConfig:
         """The part of a job's configuration that its workers need."""
-        own = {field.name for field in fields(cls)} - {"conditional", "cpus"}
-        return cls(conditional=conditional, cpus=cpus, **{name: getattr(config, name) for name in own})
+        own = {field.name for field in fields(cls)} - {"conditional", "cpus", "ms_ssim"}
+        values = {name: getattr(config, name) for name in own}
+        return cls(conditional=conditional, cpus=cpus, ms_ssim=config.ms_ssim_share, **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +211,7 @@ class Counts:
     """Payload bytes of compressed pictures alone, for bpp with ``compressed_pixels``."""
     compressed_pixels: int = 0
     retries: int = 0
-    """Encodings that were repeated at a higher quality."""
+    """Encodings that were repeated at another quality."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Thread seconds by stage (``STAGES``)."""
 

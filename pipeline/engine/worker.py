@@ -36,7 +36,7 @@ from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compresso
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Item, open_alone
 from lichen.pipeline.lanes import Lanes, group_pixels
-from lichen.pipeline.quality import Floors, measure
+from lichen.pipeline.quality import measure
 
 Observer = Callable[[str, Counts], None]
 """Called with the attempt and what was added to it, after every group, from any thread."""
@@ -60,9 +60,9 @@ class Worker:
         self.files = CodecFiles(digest=self.codec.digest, extensions=tuple(sorted(self.codec.decoder_files())))
         self._compressor = Compressor(
             self.codec,
-            quality=config.quality,
-            floors=Floors(psnr=config.psnr_floor, block_psnr=config.block_psnr_floor),
+            target=config.target,
             ms_ssim=config.ms_ssim,
+            effort=config.effort,
         )
         self._turn = threading.Lock()
         self._stop = threading.Event()
@@ -85,7 +85,7 @@ class Worker:
     def _warm_up(self) -> None:
         """Load or compile every kernel now, not while all lanes wait for it."""
         picture = np.full((192, 192, 3), 128, np.uint8)
-        encoded = self.codec.encode([picture], self.config.quality)
+        encoded = self.codec.encode([picture], self.config.target.start, effort=self.config.effort)
         decoded = self.codec.decode([encoded[0].bitstream])
         measure(picture, decoded[0].pixels)
 

@@ -20,13 +20,13 @@ from lichen.models.errors import UsageError
 from lichen.pipeline.images import grey_plane
 from lichen.pipeline.quality import (
     MS_SSIM_MIN_SIDE,
-    Floors,
     Quality,
     block_psnr,
     measure,
     ms_ssim,
     psnr,
 )
+from lichen.pipeline.target import Floors
 
 KODAK = sorted((Path(__file__).parents[1] / "data" / "kodak").glob("*.png"))
 rng = np.random.default_rng(9)

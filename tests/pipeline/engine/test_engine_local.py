@@ -101,6 +101,42 @@ def test_floors_raise_the_quality_and_at_last_store_the_original(config: Make, p
     assert [row.reason for row in Archive.open(hopeless.archive).rows()] == [BELOW_FLOOR] * 3
 
 
+def test_the_lowest_quality_that_reaches_a_psnr(config: Make, pictures: Pictures) -> None:
+    job = config(pictures(4), min_psnr=34.0, block_psnr_floor=0)
+    summary = run_job(job)
+    rows = list(Archive.open(job.archive).rows())
+    assert all(row.status == "compressed" and row.psnr is not None and row.psnr >= 34 for row in rows)
+    assert min(row.psnr or 0 for row in rows) < 35
+    assert len({row.quality for row in rows}) > 1
+    assert all(row.ms_ssim is None for row in rows)  # they are too small for it
+    assert summary.counts.retries >= 4
+
+
+def test_pictures_too_small_for_ms_ssim_are_stored_where_it_is_asked_for(config: Make, pictures: Pictures) -> None:
+    job = config(pictures(2), min_ms_ssim=0.9)
+    run_job(job)
+    assert [row.reason for row in Archive.open(job.archive).rows()] == [BELOW_FLOOR] * 2
+
+
+def test_bits_per_pixel(config: Make, pictures: Pictures) -> None:
+    job = config(pictures(4), target_bpp=1.5, psnr_floor=0, block_psnr_floor=0)
+    run_job(job)
+    rows = list(Archive.open(job.archive).rows())
+    assert all(row.status == "compressed" and row.bpp is not None and row.bpp <= 1.5 for row in rows)
+    assert max(row.bpp or 0 for row in rows) > 1.3
+    with pytest.raises(UsageError, match="not for both"):
+        config("x", target_bpp=1.0, min_psnr=30.0)
+
+
+def test_effort_saves_bytes(config: Make, pictures: Pictures, tmp_path: Path) -> None:
+    source = pictures(3)
+    jobs = [config(source, f"{tmp_path}/effort-{effort}", codec="jxl", effort=effort, quality=60) for effort in (1, 7)]
+    sizes = [run_job(job).counts.payload_bytes for job in jobs]
+    assert sizes[0] != sizes[1]
+    with pytest.raises(UsageError, match="effort"):
+        config(source, effort=10)
+
+
 def test_what_does_not_shrink_is_stored(config: Make, pictures: Pictures, tmp_path: Path) -> None:
     source = pictures(2)
     Image.open(source / "000.png").save(source / "000.jpg", quality=15)
