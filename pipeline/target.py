@@ -24,6 +24,8 @@ TOLERANCE = 0.5
 """Units of quality that a search may stay on the safe side of what was asked."""
 SMALLEST = 1 / 8
 """Step of the learned codecs' quality."""
+HEADWAY = 3.0
+"""Units of quality that effort gains at equal PSNR, about."""
 MOST_TRIALS = 10
 _DECIBELS = 0.1
 """PSNR gained by a unit of quality, about; the same for MS-SSIM in decibels."""
@@ -108,6 +110,12 @@ class Search:
         self._run = 0
         """Trials in a row that pointed up (positive) or down."""
         self._last = self.trials + MOST_TRIALS
+
+    def again(self, quality: float) -> Search:
+        """The same search with more effort, from the quality at which this one ended: a little less is then enough."""
+        search = Search(self._target, quality - HEADWAY if self._way == "lowest" else quality)
+        search._begin(self._way)
+        return search
 
     def accept(self, measured: Quality, bpp: float) -> None:
         """The trial gave a picture of this quality and this many bits per pixel."""

@@ -84,7 +84,7 @@ class Compressor:
         if self._target.searched and self._effort > EFFORT:
             self._search(cases, EFFORT, watch)  # nearly there at a fraction of the time
             for case in cases:
-                case.begin_again(Search(self._target, case.quality))
+                case.begin_again()
         self._search(cases, self._effort, watch)
         return [self._outcome(case, watch) for case in cases]
 
@@ -204,10 +204,10 @@ class _Case:
         """Of the best trial, or else of the last."""
         return self.search.quality if self.best is None else self.best.quality
 
-    def begin_again(self, search: Search) -> None:
+    def begin_again(self) -> None:
         """Another search, from where this one ended."""
         self.earlier += self.search.trials
-        self.search, self.best = search, None
+        self.search, self.best = self.search.again(self.quality), None
 
 
 def _picture(item: Item) -> Picture:

@@ -120,6 +120,23 @@ def test_few_trials_on_an_ordinary_picture() -> None:
         assert run(Target(floors=Floors(psnr=0, block_psnr=0), bpp=bpp), curve)[0].trials <= 4
 
 
+def test_more_effort_goes_on_where_less_ended() -> None:
+    curve = Curve(low=27, slope=0.12, bend=-1, smallest=0.15, growth=0.026, step=1 / 8)
+    better = Curve(low=27.3, slope=0.12, bend=-1, smallest=0.152, growth=0.026, step=1 / 8)
+    for target in (Target(floors=Floors(psnr=36, block_psnr=0), lowest=True), Target(bpp=0.16), Target(bpp=0.8)):
+        first, kept = run(target, curve)
+        assert kept is not None
+        search, found = first.again(kept), None
+        while not search.done:
+            tried = search.quality
+            search.accept(*better.at(tried))
+            found = tried if search.kept else found
+        assert search.found
+        assert found is not None
+        assert search.trials <= 3
+        assert better.at(found)[0].psnr >= target.floors.psnr
+
+
 def test_ms_ssim_of_pictures_that_have_none_is_never_met() -> None:
     floors = Floors(psnr=0, block_psnr=0, ms_ssim=0.9)
     search = Search(Target(quality=50, floors=floors, lowest=True))
