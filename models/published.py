@@ -142,6 +142,14 @@ def load_published(files: Mapping[str, bytes], placement: Placement) -> SnappedC
     return codec
 
 
+def load_unportable(files: Mapping[str, bytes], placement: Placement) -> SnappedCodec:
+    """The same with an entropy model in float32, to measure what portability costs. Raises ``InvalidCodec``."""
+    arrays = read_arrays(files.get("safetensors", b""))
+    config = decoder_card(parse_card(files))
+    decoder, encoder = half(arrays, "decoder."), half(arrays, "encoder.")
+    return _build(config, decoder, encoder, placement, test=False, entropy=torch.float32)
+
+
 def network_from_files(files: Mapping[str, bytes]) -> SteppedNetwork:
     """A trainable network from full codec files. Raises ``InvalidCodec``."""
     arrays = read_arrays(files.get("safetensors", b""))
@@ -155,7 +163,13 @@ def load_published_decoder(config: Mapping[str, Any], files: Mapping[str, bytes]
 
 
 def _build(
-    config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None, placement: Placement, *, test: bool = True
+    config: Mapping[str, Any],
+    decoder: Arrays,
+    encoder: Arrays | None,
+    placement: Placement,
+    *,
+    test: bool = True,
+    entropy: torch.dtype = torch.float64,
 ) -> SnappedCodec:
     network = _network(config, decoder, encoder)
     z, y = (CoderTables.from_arrays(half(decoder, f"tables.{stream}.")) for stream in _TABLES)
@@ -174,6 +188,7 @@ def _build(
         files={"json": canonical(config), "safetensors": pack_arrays(decoder)},
         placement=placement,
         encoder=encoder is not None,
+        entropy=entropy,
     )
 
 

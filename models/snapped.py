@@ -47,8 +47,9 @@ class SnappedCodec(BatchedCodec):
     """A trained ``SteppedNetwork`` with its frozen tables. Implements ``lichen.models.codec.Codec``; thread-safe.
 
     If the network has one rate, the quality is stored and changes nothing. ``z_index`` ``(hyper,)`` is the table of
-    each channel of the hyper-latent; ``expected`` is the self-test of where it was exported. Raises ``InvalidCodec`` if
-    this device computes something else.
+    each channel of the hyper-latent; ``expected`` is the self-test of where it was exported. ``entropy`` other than
+    float64 is for measuring what portability costs: such bitstreams decode on the same machine only. Raises
+    ``InvalidCodec`` if this device computes something else.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class SnappedCodec(BatchedCodec):
         placement: Placement,
         encoder: bool,
         max_pixels: int = bitstream.MAX_PIXELS,
+        entropy: torch.dtype = torch.float64,
     ) -> None:
         super().__init__(
             name=name,
@@ -81,9 +83,9 @@ class SnappedCodec(BatchedCodec):
         self.network = network.eval().requires_grad_(False)
         self.network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in self.network.entropy_modules():
-            module.double()
+            module.to(entropy)
         self._z_tables, self._z_index, self._y_tables = z_tables, z_index, y_tables
-        self._medians = network.entropy_bottleneck.medians.double()[:, None, None]
+        self._medians = network.entropy_bottleneck.medians.to(entropy)[:, None, None]
         if expected is not None and self.self_test() != expected:
             raise InvalidCodec(f"codec {name}: the self-test failed; this device does not compute what others do")
 
@@ -92,14 +94,14 @@ class SnappedCodec(BatchedCodec):
     def _run(self, z: Tensor, snapper: Recorder | Player, exchange: Exchange) -> tuple[Tensor, Tensor]:
         """Step through a batch of latents from hyper-latent symbols ``(B, hyper, h, w)`` (any integer dtype).
 
-        Returns the decoded latent in float64 and the symbols as int16, both ``(B, latent, 4h, 4w)``.
+        Returns the decoded latent in the entropy model's precision and the symbols as int16, ``(B, latent, 4h, 4w)``.
         """
         network = self.network
         count, _, rows, columns = z.shape
         shape = (count, network.latent, 4 * rows, 4 * columns)
         symbols = torch.zeros(shape, dtype=torch.int16, device=z.device)
         with torch.autocast(z.device.type, enabled=False):
-            side = network.side(z.double() + self._medians)
+            side = network.side(z.to(self._medians.dtype) + self._medians)
             known = network.start(side, shape, self._medians)
             for step in network.steps(shape[2], shape[3], z.device):
                 scale, mean, support = network.parameters_of(step, side, known)
@@ -107,7 +109,7 @@ class SnappedCodec(BatchedCodec):
                 index = snapper.snap(_taken(step, levels)).clamp(0, SCALES - 1)
                 means = snapper.snap(_taken(step, mean) * UNIT) / UNIT
                 chosen = exchange(index.to(torch.uint8).cpu().numpy(), means)
-                _put(step, known, chosen.double() + means)
+                _put(step, known, chosen.to(means.dtype) + means)
                 _put(step, symbols, chosen.to(torch.int16))
                 if step.last:
                     part = known[:, step.start : step.stop]
@@ -150,9 +152,10 @@ class SnappedCodec(BatchedCodec):
         coded: list[list[NDArray[np.int16]]] = [[] for _ in images]
         for window in plan.tiles():
             part = cut(y, window, 16)
-            z = (self.network.h_a(part).double() - self._medians).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+            hyper = self.network.h_a(part).to(self._medians.dtype) - self._medians
+            z = hyper.round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
             recorder = Recorder(len(images))
-            latents, symbols = self._code_tile(z, part.double(), recorder)
+            latents, symbols = self._code_tile(z, part.to(self._medians.dtype), recorder)
             z_symbols = z.to(torch.int32).cpu().numpy()
             planes = symbols.cpu().numpy()
             for n in range(len(images)):

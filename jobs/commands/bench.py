@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     group.command()(ablation)
     group.command()(systems)
     group.command()(portability)
+    group.command()(snapping)
     app.add_typer(group, name="bench")
 
 
@@ -279,6 +280,42 @@ def portability(
         console.stdout().print(rows)
     if any(pair.differing for pair in pairs):
         raise typer.Exit(VerificationFailed.exit_code)
+
+
+def snapping(
+    picture: Annotated[Path, typer.Argument(help="A picture.")],
+    codecs: Annotated[
+        list[str] | None, typer.Option("--codec", help="A codec .json, or an architecture. Default: all architectures.")
+    ] = None,
+    side: Annotated[int, typer.Option(min=64, help="Its middle is cut to this many pixels a side.")] = 256,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs; the best counts.")] = 3,
+    device: Annotated[str, typer.Option()] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """What portability costs the published codecs: time for float64, bytes for doubtful integers."""
+    import numpy as np
+
+    from lichen.jobs import console
+    from lichen.jobs.bench.snapping import run
+    from lichen.jobs.evaluate import load_pictures
+    from lichen.models.published import SIZES
+
+    (pixels,) = load_pictures(picture).values()
+    top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
+    crop = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+    names = codecs or list(SIZES)
+    with console.progress("Measuring", len(names)) as advance:
+        costs = run(names, crop, device=device, repeats=repeats, progress=advance)
+    if as_json:
+        console.write_json(costs)
+        return
+    columns = ("", "encode MP/s", "float64 adds", "decode MP/s", "float64 adds", "listed")
+    rows = console.table(f"{crop.shape[1]}x{crop.shape[0]} pixels, best of {repeats}", columns)
+    for cost in costs:
+        name = cost.name if cost.trained else f"{cost.name} (untrained)"
+        speeds = (f"{cost.encode:.4f}", f"{cost.encode_cost:+.0%}", f"{cost.decode:.4f}", f"{cost.decode_cost:+.0%}")
+        rows.add_row(name, *speeds, f"{cost.listed:.3%}")
+    console.stdout().print(rows)
 
 
 def _number(value: float) -> str:
