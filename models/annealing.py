@@ -4,9 +4,11 @@ What g_a gives is a guess; here each integer of a latent is changed by one where
 through the frozen decoder (after Campos et al., CVPR workshops 2019, and Yang, Bamler and Mandt, NeurIPS 2020, who
 move continuous latents by many small steps). A pass takes the gradient of the distortion with respect to all latents
 at once, adds what the change of an integer costs in curvature and saves in bits, and takes the changes that pay, in
-the manner of a checkerboard so that neighbours do not correct the same error twice. The curvature (Gauss-Newton,
-estimated once for each channel from one random projection) is taken too small at first and too large at
-the end: as in annealing, early passes leave poor minima, late ones settle.
+the manner of a checkerboard so that neighbours do not correct the same error twice. The curvature (Gauss-Newton) is
+estimated once for each channel from one random projection. Many changes at once still disturb each other: by how much
+more the distortion rose than the curvature had said is seen in the next pass, picture by picture, and the curvature
+is multiplied with that; with a little less in early passes, which leave poor minima, and a little more in late ones,
+which settle, as in annealing.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ from lichen.models.tiling import Window, tiles
 
 PASSES: Sequence[int] = (0, 0, 0, 4, 8, 16, 32, 64, 128)
 """Passes at effort 1 to 9."""
-FIRST_FACTOR, LAST_FACTOR = 1.5, 2.5
-"""Factors on the curvature, in the first and the last pass."""
-LONG = 24
-"""Runs of more passes begin with a smaller factor."""
-FIRST_FACTOR_LONG = 1.2
+DISTURBANCE = 2.2
+"""How much larger than its diagonal the curvature is along many changes at once, before it has been seen."""
+LEAST_DISTURBANCE, MOST_DISTURBANCE = 1.0, 6.0
+LAST_MARGIN = 1.1
+"""Factor on the curvature in the last pass; ``_first_margin`` is that in the first."""
 SIDE = 512
 """Pixels of the windows of a large picture that are worked on one after another."""
 HALO = 64
@@ -93,7 +95,9 @@ class _Annealer:
         scaled = self.task.y * up
         best, least = scaled, torch.full((len(scaled),), math.inf, device=scaled.device)
         curvature = self._curvature(scaled)
-        start = FIRST_FACTOR_LONG if passes > LONG else FIRST_FACTOR
+        first = _first_margin(passes)
+        disturbance = torch.full_like(least, DISTURBANCE)
+        expected: tuple[Tensor, Tensor] | None = None
         for number in range(passes + 1):
             scaled.requires_grad_(True)
             with torch.enable_grad():
@@ -104,13 +108,20 @@ class _Annealer:
                 scaled = scaled.detach()
                 bits = self._bits(symbols)
                 cost = distortion.detach() + bits.sum(dim=(1, 2, 3))
+                if expected is not None:
+                    disturbance = ((distortion.detach() - expected[0]) / expected[1].clamp(min=1e-6)).clamp(
+                        LEAST_DISTURBANCE, MOST_DISTURBANCE
+                    )
                 better = cost < least
                 least = torch.where(better, cost, least)
                 best = torch.where(better[:, None, None, None], scaled, best)
                 if number < passes:
-                    factor = start + (LAST_FACTOR - start) * number / max(1, passes - 1)
-                    change = self._change(symbols, bits, slope, 0.5 * factor * curvature)
+                    margin = first + (LAST_MARGIN - first) * number / max(1, passes - 1)
+                    bend = 0.5 * curvature
+                    change = self._change(symbols, bits, slope, margin * disturbance[:, None, None, None] * bend)
                     change = torch.where(_parity(scaled, number), change, 0)
+                    linear = distortion.detach() + (slope * change).sum(dim=(1, 2, 3))
+                    expected = linear, (bend * change.square()).sum(dim=(1, 2, 3))
                     scaled = torch.where(change != 0, scaled - residual.detach() + symbols + change, scaled)
         latents: Tensor = (best / up).detach()
         return latents
@@ -157,6 +168,11 @@ class _Annealer:
             least = torch.where(lower, cost, least)
             change = torch.where(lower, step, change)
         return torch.where(self.task.coded & (symbols.abs() < SYMBOL_LIMIT), change, 0)
+
+
+def _first_margin(passes: int) -> float:
+    """The more passes there are, the further they may go astray at first: 0.8 for 4, 0.7 for 8, 0.6 for 16."""
+    return max(0.5, 1.0 - 0.1 * math.log2(passes))
 
 
 def _parity(latent: Tensor, number: int) -> Tensor:
