@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from learned_support import photograph
+from PIL import Image
+from snapped_support import SMALL, lively
 
 from lichen.jobs.bench.portability import CONFIGURATIONS, run
+from lichen.models.published import export_published
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -27,4 +31,20 @@ def test_every_pair_of_configurations(codec_path: Path) -> None:
     assert [p for p in pairs if p.differing] == []
     exact = [p for p in pairs if not p.decoder.startswith("noise") and not p.encoder.startswith("noise")]
     assert max(p.apart for p in exact) <= 1e-4
+    assert max(p.psnr_change for p in exact) <= 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", SMALL)
+def test_every_pair_of_configurations_in_the_snapped_scheme(name: str, tmp_path: Path) -> None:
+    for kind, data in export_published(lively(name), name, {}).items():
+        (tmp_path / f"{name}.{kind}").write_bytes(data)
+    pictures = [tmp_path / f"{n}.png" for n in range(2)]
+    for n, picture in enumerate(pictures):
+        Image.fromarray(photograph(n)[:200, : 256 - n]).save(picture)
+    pairs = run(str(tmp_path / f"{name}.json"), pictures)
+    assert len(pairs) == len(CONFIGURATIONS) ** 2
+    assert [p for p in pairs if p.differing] == []
+    exact = [p for p in pairs if not p.decoder.startswith("noise") and not p.encoder.startswith("noise")]
     assert max(p.psnr_change for p in exact) <= 0.02
