@@ -102,6 +102,19 @@ def user_folder() -> Path:
     return Path(data) / "lichen" / "codecs"
 
 
+def write_codec(folder: Path, name: str, files: Mapping[str, bytes]) -> Path:
+    """Write codec files as ``name.json`` and ``name.safetensors``, the JSON last; returns its path.
+
+    Each is there whole or not at all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("safetensors", "json"):
+        temporary = folder / f"{name}.{kind}.partial"
+        temporary.write_bytes(files[kind])
+        temporary.replace(folder / f"{name}.{kind}")
+    return folder / f"{name}.json"
+
+
 def _user_names() -> set[str]:
     folder = user_folder()
     return {path.stem for path in folder.glob("*.json")} if folder.is_dir() else set()

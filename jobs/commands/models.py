@@ -108,20 +108,17 @@ def import_(
     from lichen.models.official import import_checkpoint, read_checkpoint
     from lichen.models.placement import place
     from lichen.models.published import export_published
-    from lichen.models.zoo import check_name, user_folder
+    from lichen.models.zoo import check_name, user_folder, write_codec
 
     name = check_name(name or checkpoint.name.partition(".")[0])
     network = import_checkpoint(system, read_checkpoint(checkpoint), weight=weight)
     files = export_published(network, name, {"imported": {"system": system, "checkpoint": checkpoint.name}})
     summary = _summary(load_full(files, place("cpu", "float32")))
-    folder = out or user_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in ("safetensors", "json"):
-        (folder / f"{name}.{kind}").write_bytes(files[kind])
+    path = write_codec(out or user_folder(), name, files)
     if as_json:
-        console.write_json(summary | {"path": str(folder / f"{name}.json")})
+        console.write_json(summary | {"path": str(path)})
     else:
-        where = name if out is None else str(folder / f"{name}.json")
+        where = name if out is None else str(path)
         typer.echo(f"codec {name}: {summary['decoder_bytes']:,} bytes in each archive; use it as --codec {where}")
 
 

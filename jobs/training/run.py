@@ -20,7 +20,7 @@ from lichen.models.architectures import Config, Network, build, export, from_jso
 from lichen.models.errors import InvalidCodec, TrainingError, UsageError
 from lichen.models.networks.network import NetworkConfig
 from lichen.models.placement import place
-from lichen.models.zoo import check_name, check_placement, full_files
+from lichen.models.zoo import check_name, check_placement, full_files, write_codec
 
 Report = Callable[[Progress, Mapping[str, float] | None], None]
 """Called after every step, with the validation where there was one."""
@@ -165,11 +165,7 @@ def _export(
     decoded = codec.decode([encoded.bitstream])[0]
     if decoded.symbols != encoded.symbols or decoded.pixels.shape != picture.shape:
         raise TrainingError("the exported codec does not decode what it encodes")
-    for kind in ("safetensors", "json"):
-        temporary = folder / f"{name}.{kind}.partial"
-        temporary.write_bytes(files[kind])
-        temporary.replace(folder / f"{name}.{kind}")
-    return folder / f"{name}.json", codec.digest
+    return write_codec(folder, name, files), codec.digest
 
 
 def _card(

@@ -23,6 +23,7 @@ from lichen.models import bitstream
 from lichen.models.architectures import build, config_of, export
 from lichen.models.codec import Pixels, symbol_digest
 from lichen.models.errors import UsageError, VerificationFailed
+from lichen.models.zoo import write_codec
 from lichen.pipeline.lanes import Lanes
 
 SMALL = (16, 24)
@@ -132,8 +133,7 @@ def test_only_learned_codecs_are_compared(tmp_path: Path, pictures: list[Pixels]
 def test_a_trained_network_is_the_one_that_was_trained(tmp_path: Path, pictures: list[Pixels]) -> None:
     torch.manual_seed(2)
     ours = build(config_of("compressai/mbt2018-mean", channels=16, latent=24))
-    for kind, data in export(ours, "mbt", {}).items():
-        (tmp_path / f"mbt.{kind}").write_bytes(data)
+    write_codec(tmp_path, "mbt", export(ours, "mbt", {}))
     theirs = mean_scale.trained_network(str(tmp_path / "mbt.json"))
     x = to_tensor(pictures, torch.device("cpu"))
     with torch.inference_mode():

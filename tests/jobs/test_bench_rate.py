@@ -15,13 +15,13 @@ from lichen.models.architectures import build, config_of, export, to_json
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.errors import UsageError
 from lichen.models.placement import place
+from lichen.models.zoo import write_codec
 
 
 def test_real_sizes_are_near_the_information_under_the_float_model(tmp_path: Path) -> None:
     network = new_network()
     files = export_codec(network, "small", {})
-    for kind, data in files.items():
-        (tmp_path / f"small.{kind}").write_bytes(data)
+    write_codec(tmp_path, "small", files)
     torch.save({"model": to_json(network.config), "average": network.state_dict()}, tmp_path / "best.pt")
     (tmp_path / "pictures").mkdir()
     Image.fromarray(photograph()[:256, :320]).save(tmp_path / "pictures" / "one.png")
@@ -67,8 +67,7 @@ def test_a_published_network_loses_nothing_by_snapping(tmp_path: Path) -> None:
         x = torch.from_numpy(photograph()[:256, :320].copy()).permute(2, 0, 1)[None].float() / 255
         network.h_s[-1].bias[:24] = 2 * network.analyse(x).std()  # and its scales next to it
         network.h_a[-1].weight.mul_(0.01)
-    for kind, data in export(network, "mbt", {}).items():
-        (tmp_path / f"mbt.{kind}").write_bytes(data)
+    write_codec(tmp_path, "mbt", export(network, "mbt", {}))
     Image.fromarray(photograph()[:256, :320]).save(tmp_path / "one.png")
     result = run(str(tmp_path / "one.png"), codec=str(tmp_path / "mbt.json"), qualities=(50.0,))
     (case,) = result.cases

@@ -15,15 +15,14 @@ from lichen.jobs.compare import compare_codecs
 from lichen.models.architectures import config_of, cost
 from lichen.models.checkpoint import export_codec
 from lichen.models.errors import UsageError
-from lichen.models.zoo import load_codec
+from lichen.models.zoo import load_codec, write_codec
 
 
 @pytest.fixture(scope="module")
 def codecs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("codecs")
     for number, name in enumerate(("one", "other")):
-        for kind, data in export_codec(new_network(seed=number), name, {}).items():
-            (folder / f"{name}.{kind}").write_bytes(data)
+        write_codec(folder, name, export_codec(new_network(seed=number), name, {}))
     return [folder / "one.json", folder / "other.json"]
 
 
