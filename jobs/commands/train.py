@@ -35,9 +35,15 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 16,
     crop: Annotated[int, typer.Option(min=64, help="Their side in pixels, a multiple of 64.")] = 128,
     large_crop: Annotated[int, typer.Option(min=64, help="The same for the last part of the budget.")] = 256,
+    large_part: Annotated[
+        float | None, typer.Option(min=0, max=1, help="That part. Default: the configuration's.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(min=0, help="Learning rate. Default: the configuration's.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, crops and qualities.")] = 1,
     validation: Annotated[int, typer.Option(min=1, help="Pictures held out.")] = 24,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Write those into RUN/validation, for `lichen evaluate`.")
+    ] = False,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between two validations.")] = 500,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 100,
     from_codec: Annotated[
@@ -93,6 +99,8 @@ def train(
     )
     if rate is not None:
         config = replace(config, rate=rate)
+    if large_part is not None:
+        config = replace(config, large_part=large_part)
     first: list[tuple[float, float]] = []
     validated = ""
 
@@ -119,6 +127,7 @@ def train(
             precision=precision,
             cache=cache,
             start=from_codec,
+            held_out=held_out,
             report=show,
             stop=stop.is_set,
         )

@@ -142,6 +142,19 @@ class CropSampler:
         return out.transpose(0, 3, 1, 2)
 
 
+def write_held_out(cache: PictureCache, validation: int, folder: Path, *, side: int = 768) -> list[Path]:
+    """The middles of the validation pictures, of up to ``side`` pixels a side, as PNG files to evaluate codecs on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index in split(cache, validation)[1]:
+        picture = cache.picture(index)
+        top, left = (max(0, (length - side) // 2) for length in picture.shape[:2])
+        path = folder / f"{index:06d}.png"
+        Image.fromarray(picture[top : top + side, left : left + side]).save(path)
+        paths.append(path)
+    return paths
+
+
 def split(cache: PictureCache, validation: int) -> tuple[list[int], list[int]]:
     """Training and validation indexes; ``validation`` pictures spread evenly over the cache are held out."""
     if validation >= len(cache):

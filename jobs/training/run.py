@@ -13,7 +13,7 @@ import torch
 
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, truncate_log
-from lichen.jobs.training.data import PictureCache, open_cache
+from lichen.jobs.training.data import PictureCache, open_cache, write_held_out
 from lichen.jobs.training.loop import Progress, Trainer
 from lichen.models import defaults
 from lichen.models.architectures import Config, Network, build, export, from_json, load_full, network_from_files
@@ -59,6 +59,7 @@ def train(
     cache: str | Path | None = None,
     start: str | None = None,
     notes: Mapping[str, Any] | None = None,
+    held_out: bool = False,
     report: Report | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
@@ -67,7 +68,8 @@ def train(
     A folder with a checkpoint goes on from it, under the budget of ``config``; a fresh run begins with random
     weights (of ``model``) or with those of the codec ``start`` (a name or the path of a codec JSON). ``cache`` holds
     the decoded pictures, by default inside ``folder``. ``stop`` is asked after every step and ends the run with a
-    checkpoint. ``notes`` go into the codec's card. Raises ``TrainingError`` and ``UsageError``.
+    checkpoint. ``notes`` go into the codec's card. With ``held_out`` the middles of the validation pictures are written
+    into ``folder / "validation"`` first. Raises ``TrainingError`` and ``UsageError``.
     """
     if config.steps is None and config.minutes is None:
         raise UsageError("a training run needs a budget of steps or minutes")
@@ -82,6 +84,8 @@ def train(
         raise UsageError("training is in float32 or bfloat16")
     folder = Path(folder)
     pictures = open_cache([Path(source) for source in sources], folder / "cache" if cache is None else Path(cache))
+    if held_out:
+        write_held_out(pictures, config.validation, folder / "validation")
     network = None if start is None else network_from_files(full_files(start))
     architecture = model or NetworkConfig() if network is None else cast(Config, network.config)
     trainer = Trainer(

@@ -163,9 +163,14 @@ def test_the_command(finished: TrainResult, data_folder: Path, cache: Path, tmp_
     arguments = ["train", str(data_folder / "samples"), "--out", str(tmp_path), "--steps", "1", "--batch", "2"]
     arguments += ["--crop", "64", "--large-crop", "64", "--validation", "1", "--cache", str(cache), "--name", "mine"]
     arguments += ["--from-codec", str(finished.codec), "--rate", "0.0001", "--device", "cpu", "--json"]
+    arguments += ["--held-out", "--large-part", "0.5"]
     result = CliRunner().invoke(build_app(), arguments)
     assert result.exit_code == 0, result.output
     parsed = json.loads(result.stdout)
     assert parsed["steps"] == 1 and Path(parsed["codec"]) == tmp_path / "mine.json"
     card = json.loads((tmp_path / "mine.json").read_text())
-    assert card["notes"]["training"]["configuration"]["rate"] == 0.0001
+    configuration = card["notes"]["training"]["configuration"]
+    assert (configuration["rate"], configuration["large_part"]) == (0.0001, 0.5)
+    (held,) = (tmp_path / "validation").iterdir()
+    with Image.open(held) as image:
+        assert max(image.size) <= 768
