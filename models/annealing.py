@@ -76,54 +76,48 @@ def windows(pictures: int, plan: Plan) -> Iterator[tuple[slice, Window]]:
 
 
 class _Annealer:
+    """The work on one task. Symbols, residuals and changes are in quantisation steps, costs in bits of a picture."""
+
+    @torch.no_grad()
     def __init__(self, network: CodecNetwork, task: Task, placement: Placement) -> None:
         self.network, self.task, self.placement = network, task, placement
         model = network.entropy
-        with torch.no_grad():
-            features = model.means.hyper_features(task.z)
-            self.first, self.side = model.means.first(features), model.means.features(features)
-            self.gain = model.gain(task.position)
-            self.down = (model.shrink(task.position) - self.gain).exp()
-            self.offset = rounding_offset(task.log_scale)
-            # in bits of the whole picture, so that it compares with the rate
-            pixels = task.x.shape[2] * task.x.shape[3]
-            self.weight = network.lagrangian(task.quality)[:, None, None, None] * 255**2 * pixels
+        features = model.means.hyper_features(task.z)
+        self.first, self.side = model.means.first(features), model.means.features(features)
+        self.gain = model.gain(task.position)
+        self.down = (model.shrink(task.position) - self.gain).exp()
+        self.offset = rounding_offset(task.log_scale)
+        pixels = task.x.shape[2] * task.x.shape[3]
+        self.weight = network.lagrangian(task.quality)[:, None, None, None] * 255**2 * pixels
 
+    @torch.no_grad()
     def run(self, passes: int) -> Tensor:
         """``passes`` changes and one look at the last; the cheapest latents of each picture."""
         up = self.gain.exp()
         scaled = self.task.y * up
         best, least = scaled, torch.full((len(scaled),), math.inf, device=scaled.device)
-        curvature = self._curvature(scaled)
-        first = _first_margin(passes)
+        bend = 0.5 * self._curvature(scaled)
         disturbance = torch.full_like(least, DISTURBANCE)
-        expected: tuple[Tensor, Tensor] | None = None
+        first = _first_margin(passes)
+        linear = squared = None
         for number in range(passes + 1):
-            scaled.requires_grad_(True)
-            with torch.enable_grad():
-                decoded, residual, symbols = self._decoded(scaled)
-                distortion = self._distortion(decoded)
-                (slope,) = torch.autograd.grad(distortion.sum(), [scaled])
-            with torch.no_grad():
-                scaled = scaled.detach()
-                bits = self._bits(symbols)
-                cost = distortion.detach() + bits.sum(dim=(1, 2, 3))
-                if expected is not None:
-                    disturbance = ((distortion.detach() - expected[0]) / expected[1].clamp(min=1e-6)).clamp(
-                        LEAST_DISTURBANCE, MOST_DISTURBANCE
-                    )
-                better = cost < least
-                least = torch.where(better, cost, least)
-                best = torch.where(better[:, None, None, None], scaled, best)
-                if number < passes:
-                    margin = first + (LAST_MARGIN - first) * number / max(1, passes - 1)
-                    bend = 0.5 * curvature
-                    change = self._change(symbols, bits, slope, margin * disturbance[:, None, None, None] * bend)
-                    change = torch.where(_parity(scaled, number), change, 0)
-                    linear = distortion.detach() + (slope * change).sum(dim=(1, 2, 3))
-                    expected = linear, (bend * change.square()).sum(dim=(1, 2, 3))
-                    scaled = torch.where(change != 0, scaled - residual.detach() + symbols + change, scaled)
-        latents: Tensor = (best / up).detach()
+            latent, residual, symbols = self._decoded(scaled)
+            distortion, slope = self._distortion(latent)
+            bits = self._bits(symbols)
+            cost = distortion + bits.sum(dim=(1, 2, 3))
+            best = torch.where((cost < least)[:, None, None, None], scaled, best)
+            least = torch.minimum(cost, least)
+            if linear is not None and squared is not None:
+                seen = (distortion - linear) / squared.clamp(min=1e-6)
+                disturbance = seen.clamp(LEAST_DISTURBANCE, MOST_DISTURBANCE)
+            if number < passes:
+                margin = first + (LAST_MARGIN - first) * number / max(1, passes - 1)
+                change = self._change(symbols, bits, slope, margin * disturbance[:, None, None, None] * bend)
+                change = torch.where(_parity(scaled, number), change, 0)
+                linear = distortion + (slope * change).sum(dim=(1, 2, 3))
+                squared = (bend * change.square()).sum(dim=(1, 2, 3))
+                scaled = torch.where(change != 0, scaled - residual + symbols + change, scaled)
+        latents: Tensor = best / up
         return latents
 
     def _decoded(self, scaled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,13 +128,16 @@ class _Annealer:
         symbols = quantise(residual, self.offset).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         return torch.where(self.task.coded, symbols, 0)
 
-    def _distortion(self, y: Tensor) -> Tensor:
-        """Weighted squared error of each picture, in bits."""
-        with self.placement.half_precision():
-            x = self.network.g_s(y, self.task.position)
-        error = (x.float() - self.task.x).square().mean(dim=(1, 2, 3), keepdim=True)
-        distortion: Tensor = (self.weight * error)[:, 0, 0, 0]
-        return distortion
+    def _distortion(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted squared error of each picture, and its slope along each symbol. Means are taken as fixed."""
+        latent.requires_grad_(True)
+        with torch.enable_grad():
+            with self.placement.half_precision():
+                x = self.network.g_s(latent, self.task.position)
+            error = (x.float() - self.task.x).square().mean(dim=(1, 2, 3), keepdim=True)
+            distortion: Tensor = (self.weight * error)[:, 0, 0, 0]
+            (slope,) = torch.autograd.grad(distortion.sum(), [latent])
+        return distortion.detach(), slope * self.down
 
     def _bits(self, symbols: Tensor) -> Tensor:
         return torch.where(self.task.coded, logistic_bits(symbols, self.task.log_scale), 0)
@@ -148,8 +145,7 @@ class _Annealer:
     def _curvature(self, scaled: Tensor) -> Tensor:
         """Second derivative of the distortion along each latent, ``(N, C, 1, 1)``, means over the picture."""
         generator = torch.Generator().manual_seed(1)  # the same integers from the same picture every time
-        with torch.no_grad():
-            y, _, _ = self._decoded(scaled)
+        y, _, _ = self._decoded(scaled)
         y.requires_grad_(True)
         with torch.enable_grad(), self.placement.half_precision():
             x = self.network.g_s(y, self.task.position)
