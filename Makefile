@@ -84,7 +84,7 @@ typecheck: dev
 check: test lint typecheck
 
 nightly: dev
-	$(BIN)/python -m pytest -m "cluster or fuzz or bench or slow" --timeout 3600 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "cluster or fuzz or bench or slow or long" --timeout 3600 $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-archive demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,7 +35,7 @@ def test_every_pair_of_configurations(codec_path: Path) -> None:
     assert max(p.psnr_change for p in exact) <= 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_pair_of_configurations_in_the_snapped_scheme(name: str, tmp_path: Path) -> None:
