@@ -95,7 +95,7 @@ def test_damaged_streams_are_refused(codec: SnappedCodec) -> None:
         codec.decode([pack(type(parsed)(**fields, sections=(Section(z=section.z, y=section.y[:-2]),)))])
 
 
-def test_another_machine_that_computes_otherwise_is_told(codec: SnappedCodec) -> None:
+def test_another_machine_that_computes_otherwise_is_told() -> None:
     network = lively("tcm")
     files = export_published(network, "tcm", {})
     with torch.no_grad():
