@@ -96,12 +96,13 @@ class _Annealer:
         up = self.gain.exp()
         scaled = self.task.y * up
         best, least = scaled, torch.full((len(scaled),), math.inf, device=scaled.device)
-        bend = 0.5 * self._curvature(scaled)
+        bend: Tensor | None = None
         disturbance = torch.full_like(least, DISTURBANCE)
         first = _first_margin(passes)
         linear = squared = None
         for number in range(passes + 1):
             latent, residual, symbols = self._decoded(scaled)
+            bend = 0.5 * self._curvature(latent) if bend is None else bend
             distortion, slope = self._distortion(latent)
             bits = self._bits(symbols)
             cost = distortion + bits.sum(dim=(1, 2, 3))
@@ -142,15 +143,14 @@ class _Annealer:
     def _bits(self, symbols: Tensor) -> Tensor:
         return torch.where(self.task.coded, logistic_bits(symbols, self.task.log_scale), 0)
 
-    def _curvature(self, scaled: Tensor) -> Tensor:
+    def _curvature(self, latent: Tensor) -> Tensor:
         """Second derivative of the distortion along each latent, ``(N, C, 1, 1)``, means over the picture."""
         generator = torch.Generator().manual_seed(1)  # the same integers from the same picture every time
-        y, _, _ = self._decoded(scaled)
-        y.requires_grad_(True)
+        latent.requires_grad_(True)
         with torch.enable_grad(), self.placement.half_precision():
-            x = self.network.g_s(y, self.task.position)
+            x = self.network.g_s(latent, self.task.position)
             direction = torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
-            (projected,) = torch.autograd.grad((x * direction).sum(), [y])
+            (projected,) = torch.autograd.grad((x * direction).sum(), [latent])
         squares = (projected.float() * self.down).square().mean(dim=(2, 3), keepdim=True)
         curvature: Tensor = 2 * self.weight * squares / self.task.x[0].numel()
         return curvature

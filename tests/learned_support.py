@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 from PIL import Image
 
 from lichen.models.networks.initialise import initialise
@@ -37,3 +38,18 @@ def new_network(config: NetworkConfig = SMALL, seed: int = 3) -> CodecNetwork:
     patches = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
     initialise(network, patches)
     return network
+
+
+def damaged(weights: bytes, data: st.DataObject, *, header: int) -> bytes:
+    """A safetensors file with a bit of its first ``header`` bytes flipped, cut, grown, or with another length."""
+    changed = bytearray(weights)
+    how = data.draw(st.sampled_from(["flip", "cut", "grow", "length"]))
+    if how == "flip":  # names, shapes, dtypes, offsets
+        changed[data.draw(st.integers(0, header))] ^= 1 << data.draw(st.integers(0, 7))
+    elif how == "cut":
+        del changed[data.draw(st.integers(0, len(changed) - 1)) :]
+    elif how == "grow":
+        changed += b"\0" * data.draw(st.integers(1, 100))
+    else:
+        changed[:8] = data.draw(st.integers(0, 2**63)).to_bytes(8, "little")
+    return bytes(changed)
