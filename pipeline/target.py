@@ -1,8 +1,8 @@
 """Which quality a picture gets: the one that was asked for, or one that is searched for trial by trial.
 
 Planning only: a ``Search`` says which quality to try next and is told how the trial went. Between trials it
-interpolates (regula falsi, with bisection where that stalls), so three or four find a quality to within half a unit,
-about 0.05 dB or one per cent of the bits.
+interpolates (regula falsi, with bisection once that has stalled twice), so three or four find a quality to within half
+a unit, about 0.05 dB or one per cent of the bits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ SMALLEST = 1 / 8
 """Step of the learned codecs' quality."""
 HEADWAY = 3.0
 """Units of quality that effort gains at equal PSNR, about."""
-MOST_TRIALS = 10
 _DECIBELS = 0.1
 """PSNR gained by a unit of quality, about; the same for MS-SSIM in decibels."""
 _LOG_BITS = 0.024
@@ -109,7 +108,9 @@ class Search:
         self._high: tuple[float, float] | None = None
         self._run = 0
         """Trials in a row that pointed up (positive) or down."""
-        self._last = self.trials + MOST_TRIALS
+        self._width = math.inf
+        self._stalls = 0
+        """Interpolations that left more than half of the bracket."""
 
     def again(self, quality: float) -> Search:
         """The same search with more effort, from the quality at which this one ended: a little less is then enough."""
@@ -174,10 +175,13 @@ class Search:
             leap = min(max(abs(way + aim), SMALLEST) * 2 ** max(0, abs(self._run) - 2), _LEAP)
             self.quality = _clamped(self.quality + side * leap)
             return True
-        if high[0] - low[0] < 2 * SMALLEST or self.trials >= self._last:
+        width = high[0] - low[0]
+        if width < 2 * SMALLEST:
             return False
+        self._stalls += math.isfinite(self._width) and width > self._width / 2
+        self._width = width
         span = low[1] - high[1]
-        share = low[1] / span if span > 0 and abs(self._run) < 3 else 0.5
+        share = low[1] / span if span > 0 and self._stalls < 2 else 0.5
         guess = low[0] + (high[0] - low[0]) * min(max(share, 0.0), 1.0)
         self.quality = _clamped(min(max(guess, low[0] + SMALLEST), high[0] - SMALLEST))
         return True
