@@ -40,10 +40,13 @@ def architecture_names() -> list[str]:
 
 
 def config_of(name: str, **sizes: Any) -> Config:
-    """The constructor arguments of an architecture. Raises ``UsageError`` for an unknown name."""
+    """The constructor arguments of an architecture. Raises ``UsageError`` for an unknown name or size."""
     if name in published.SIZES:
         system, own = published.SIZES[name]
-        config: Config = published.ARCHITECTURES[system].config(**dict(own) | sizes)
+        kind: Any = published.ARCHITECTURES[system].config
+        if unknown := set(sizes) - {field.name for field in fields(kind)}:
+            raise UsageError(f"{name} has no {min(unknown)} to choose")
+        config: Config = kind(**dict(own) | sizes)
         return config
     if name.partition(":")[0] not in TRUNKS:
         raise UsageError(f"no architecture {name[:60]!r}; there are {', '.join(architecture_names())}")

@@ -27,6 +27,7 @@ def train(
     architecture: Annotated[
         str | None, typer.Option(help="`lichen models architectures` lists them, with their switches.")
     ] = None,
+    depth: Annotated[int | None, typer.Option(min=1, max=16, help="Blocks. Default: the architecture's.")] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the codec, and of its two files in the folder. Default: the architecture's.")
     ] = None,
@@ -47,7 +48,11 @@ def train(
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between two validations.")] = 500,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 100,
     from_codec: Annotated[
-        str | None, typer.Option(metavar="CODEC", help="Begin with these weights: a name, or the .json of a codec.")
+        str | None,
+        typer.Option(
+            metavar="CODEC",
+            help="Begin with these weights: a name, or the .json of a codec. More --depth adds blocks to them.",
+        ),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for the decoded pictures. Default: inside the run's folder.")
@@ -66,8 +71,6 @@ def train(
     for side in (crop, large_crop):
         if side % 64:
             raise UsageError(f"the side of a crop is a multiple of 64, not {side}")
-    if architecture is not None and from_codec is not None:
-        raise UsageError("the architecture is that of the codec to begin with; do not give both")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder")
     for source in sources:
@@ -101,6 +104,8 @@ def train(
         config = replace(config, rate=rate)
     if large_part is not None:
         config = replace(config, large_part=large_part)
+    sizes = {} if depth is None else {"depth": depth}
+    model = None if architecture is None and not sizes else config_of(architecture or defaults.CODEC, **sizes)
     first: list[tuple[float, float]] = []
     validated = ""
 
@@ -121,7 +126,7 @@ def train(
             list(sources),
             out,
             config,
-            model=None if architecture is None else config_of(architecture),
+            model=model,
             name=name or (architecture or defaults.CODEC).translate(str.maketrans(":,/", "---")),
             device=device,
             precision=precision,

@@ -18,6 +18,7 @@ from lichen.jobs.training.loop import Progress, Trainer
 from lichen.models import defaults
 from lichen.models.architectures import Config, Network, build, export, from_json, load_full, network_from_files
 from lichen.models.errors import InvalidCodec, TrainingError, UsageError
+from lichen.models.growing import grow
 from lichen.models.networks.network import NetworkConfig
 from lichen.models.placement import place
 from lichen.models.zoo import check_name, check_placement, full_files, write_codec
@@ -66,8 +67,9 @@ def train(
     """Train on tar files, folders or pictures, and export ``<name>.json`` and ``<name>.safetensors``.
 
     A folder with a checkpoint goes on from it, under the budget of ``config``; a fresh run begins with random
-    weights (of ``model``) or with those of the codec ``start`` (a name or the path of a codec JSON). ``cache`` holds
-    the decoded pictures, by default inside ``folder``. ``stop`` is asked after every step and ends the run with a
+    weights (of ``model``) or with those of the codec ``start`` (a name or the path of a codec JSON); with both, ``model``
+    is a deeper network that starts as what ``start`` computes (``lichen.models.growing``). ``cache`` holds the decoded
+    pictures, by default inside ``folder``. ``stop`` is asked after every step and ends the run with a
     checkpoint. ``notes`` go into the codec's card. With ``held_out`` the middles of the validation pictures are written
     into ``folder / "validation"`` first. Raises ``TrainingError`` and ``UsageError``.
     """
@@ -75,8 +77,6 @@ def train(
         raise UsageError("a training run needs a budget of steps or minutes")
     if config.validation < 1:
         raise UsageError("at least one picture must be held out for validation")
-    if start is not None and model is not None:
-        raise UsageError("the architecture comes from the codec to start with; do not give both")
     check_name(name)
     check_placement(device, precision)
     placement = place(device, precision)
@@ -87,6 +87,8 @@ def train(
     if held_out:
         write_held_out(pictures, config.validation, folder / "validation")
     network = None if start is None else network_from_files(full_files(start))
+    if network is not None and model is not None:
+        network = grow(network, model)
     architecture = model or NetworkConfig() if network is None else cast(Config, network.config)
     trainer = Trainer(
         architecture, config, pictures, folder, device=str(placement.device), autocast=placement.half is not None

@@ -118,6 +118,20 @@ def test_starting_from_a_codec_keeps_its_weights(
     assert json.loads(result.codec.read_text())["notes"]["training"]["started_from"] == "tiny.json"
 
 
+def test_a_deeper_codec_starts_where_a_shallower_one_ended(
+    finished: TrainResult, data_folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    still = replace(CONFIG, steps=1, rate=0.0, final_rate=0.0)
+    deeper = replace(SMALL, blocks="s2c-hybrid", depth=3)
+    result = train([data_folder / "samples"], tmp_path, still, model=deeper, start=str(finished.codec), cache=cache)
+    assert result.codec is not None
+    assert json.loads(result.codec.read_text())["decoder"]["arguments"]["depth"] == 3
+    best = torch.load(finished.folder / "best.pt", weights_only=True)["average"]
+    for name, value in weights(tmp_path).items():
+        if name in best:
+            assert torch.allclose(value, best[name], atol=2e-3, rtol=2e-3), name
+
+
 @pytest.mark.parametrize(
     ("change", "options"),
     [
