@@ -67,8 +67,8 @@ def train(
     """Train on tar files, folders or pictures, and export ``<name>.json`` and ``<name>.safetensors``.
 
     A folder with a checkpoint goes on from it, under the budget of ``config``; a fresh run begins with random
-    weights (of ``model``) or with those of the codec ``start`` (a name or the path of a codec JSON); with both, ``model``
-    is a deeper network that starts as what ``start`` computes (``lichen.models.growing``). ``cache`` holds the decoded
+    weights (of ``model``) or with those of the codec ``start`` (a name or the path of a codec JSON); with both,
+    ``model`` is deeper, and starts as what ``start`` computes (``lichen.models.growing``). ``cache`` holds decoded
     pictures, by default inside ``folder``. ``stop`` is asked after every step and ends the run with a
     checkpoint. ``notes`` go into the codec's card. With ``held_out`` the middles of the validation pictures are written
     into ``folder / "validation"`` first. Raises ``TrainingError`` and ``UsageError``.
