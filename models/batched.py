@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichen.models import bitstream
-from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, check_effort, symbol_digest
+from lichen.models.codec import MAX_QUALITY, Decoded, Encoded, Pixels, check_effort, check_qualities, symbol_digest
 from lichen.models.defaults import EFFORT
 from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
 from lichen.models.integer import SYMBOL_LIMIT, code_quality, quality_code
@@ -55,12 +55,7 @@ class BatchedCodec(ABC):
         check_effort(effort)
         if not self.has_encoder:
             raise UsageError(f"codec {self.name} was loaded from an archive and can only decode")
-        qualities = [quality] * len(images) if isinstance(quality, (int, float)) else list(quality)
-        if len(qualities) != len(images):
-            raise UsageError(f"{len(qualities)} qualities for {len(images)} pictures")
-        for value in qualities:
-            if not MIN_QUALITY <= value <= MAX_QUALITY:
-                raise UsageError(f"quality {value} is not between {MIN_QUALITY:.0f} and {MAX_QUALITY:.0f}")
+        qualities = check_qualities(quality, len(images))
         results: dict[int, Encoded] = {}
         for group in self._groups([(image.shape[0], image.shape[1]) for image in images]):
             codes = np.array([quality_code(qualities[i]) for i in group], dtype=np.int64)

@@ -51,7 +51,7 @@ def check_fields(config: Mapping[str, Any], family: str, version: int, names: fr
     """
     if set(config) != {"family", "format", "name", "self_test"} | names:
         raise InvalidCodec("the codec JSON does not have the fields of this format")
-    if config["family"] != family or config["format"] is True or config["format"] != version:
+    if config["family"] != family or not is_version(config["format"], version):
         raise InvalidCodec(
             f"codec format {str(config['format'])[:20]} of {str(config['family'])[:40]} is not known here"
         )
@@ -60,6 +60,11 @@ def check_fields(config: Mapping[str, Any], family: str, version: int, names: fr
         raise InvalidCodec("the codec JSON has a malformed name or self-test")
     if any(c not in "0123456789abcdef" for c in test):
         raise InvalidCodec("the self-test of the codec JSON is not hexadecimal")
+
+
+def is_version(value: object, version: int) -> bool:
+    """Whether a field of a codec's JSON is this version of a format; no ``true`` and no ``1.0`` is."""
+    return type(value) is int and value == version
 
 
 def number_between(value: object, low: float, high: float, what: str, *, whole: bool) -> Any:

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import AvifImagePlugin, ImageFile, JpegImagePlugin, WebPImagePlugin
 from PIL import Image as PillowImage
 
-from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Decoded, Encoded, Pixels, check_effort, symbol_digest
+from lichen.models.codec import Decoded, Encoded, Pixels, check_effort, check_qualities, symbol_digest
 from lichen.models.defaults import EFFORT
 from lichen.models.errors import CorruptBitstream, UnsupportedPicture, UsageError
 
@@ -109,12 +109,7 @@ class ClassicalCodec:
         Raises ``UsageError`` for a bad quality or array and ``UnsupportedPicture`` for a picture that is too
         large for the format.
         """
-        qualities = [quality] * len(images) if isinstance(quality, int | float) else list(quality)
-        if len(qualities) != len(images):
-            raise UsageError(f"{len(images)} pictures but {len(qualities)} qualities")
-        for value in qualities:
-            if not MIN_QUALITY <= value <= MAX_QUALITY:  # also refuses NaN
-                raise UsageError(f"quality must be {MIN_QUALITY:g} to {MAX_QUALITY:g}, not {value}")
+        qualities = check_qualities(quality, len(images))
         level = self._format.efforts[check_effort(effort) - 1]
         return self._map(self._encode_one, [(*pair, level) for pair in zip(images, qualities, strict=True)])
 

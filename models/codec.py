@@ -75,6 +75,17 @@ def check_effort(effort: int) -> int:
     return effort
 
 
+def check_qualities(quality: float | Sequence[float], pictures: int) -> list[float]:
+    """One quality for each picture. Raises ``UsageError`` for another number of them, or one that is not 1 to 100."""
+    qualities = [quality] * pictures if isinstance(quality, int | float) else list(quality)
+    if len(qualities) != pictures:
+        raise UsageError(f"{len(qualities)} qualities for {pictures} pictures")
+    for value in qualities:
+        if not MIN_QUALITY <= value <= MAX_QUALITY:  # refuses NaN, too
+            raise UsageError(f"quality {value} is not between {MIN_QUALITY:.0f} and {MAX_QUALITY:.0f}")
+    return qualities
+
+
 def symbol_digest(*arrays: NDArray[np.generic] | bytes) -> bytes:
     """Digest coded integers: 16-byte BLAKE2b over the little-endian bytes of each array, in order."""
     digest = blake2b(digest_size=16)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lichen.models import defaults
-from lichen.models.card import parse_card
+from lichen.models.card import is_version, parse_card
 from lichen.models.codec import Codec
 from lichen.models.errors import InvalidCodec, UnknownCodec, UsageError
 
@@ -215,6 +215,7 @@ def _classical_factory(name: str) -> CodecFactory:
 
 def _classical_from_files(config: Mapping[str, Any], _files: Mapping[str, bytes], **placement: str) -> Codec:
     name = config.get("name")
-    if set(config) != {"family", "format", "name"} or config["format"] != 1 or name not in _CLASSICAL:
+    known = isinstance(name, str) and name in _CLASSICAL
+    if set(config) != {"family", "format", "name"} or not is_version(config["format"], 1) or not known:
         raise InvalidCodec("malformed classical codec, or one of a newer version")
-    return _classical_factory(name)(**placement)
+    return _classical_factory(str(name))(**placement)

@@ -7,11 +7,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 from lichen.models.codec import Codec
 from lichen.models.errors import UsageError
+from lichen.pipeline.closing import Closing
 
 LARGE_PIXELS = 1 << 24
 """Pictures with more pixels are opened, compressed and decoded alone."""
@@ -21,7 +20,7 @@ GROUP_PIXELS = 1 << 19
 """What a lane takes at once of what does not run in batches."""
 
 
-class Lanes:
+class Lanes(Closing):
     """Threads that take groups of pictures through codecs, side by side. A context manager, thread-safe.
 
     On a CPU there is a lane for each core: networks use several cores best by running several times. With fewer
@@ -51,14 +50,6 @@ class Lanes:
         self._most = min(self.cpus, self._before or 1)
         self._threads = max(1, min(self.cpus // self.count, self._most))
         self._gate = Gate()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give torch its threads back."""

@@ -9,8 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import google_crc32c
 
@@ -21,6 +20,7 @@ from lichen.pipeline.archive.index import IndexRow, check_table, index_bytes, to
 from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.rejects import Quarantined, Skipped, table_bytes
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.closing import Closing
 
 READ_BACK = 8 * 1024 * 1024
 
@@ -47,7 +47,7 @@ class Location:
         return asdict(self)
 
 
-class ShardWriter:
+class ShardWriter(Closing):
     """One attempt at one shard. Nothing is visible to anybody before the result of ``publish`` is committed.
 
     Use as a context manager: leaving it removes the spool file. ``append``, ``read`` and the methods that add
@@ -69,14 +69,6 @@ class ShardWriter:
         descriptor, name = tempfile.mkstemp(prefix="lichen-", suffix=".spool", dir=spool)
         self._path = Path(name)
         self._spool: BinaryIO = os.fdopen(descriptor, "w+b")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Remove the spool file. May be called twice."""

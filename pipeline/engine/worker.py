@@ -13,8 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, wait
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from lichen.pipeline.archive.commit import commit_shard
 from lichen.pipeline.archive.index import IndexRow
 from lichen.pipeline.archive.shard import Location, ShardWriter, crc32c
 from lichen.pipeline.archive.store import open_store
+from lichen.pipeline.closing import Closing
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Item, open_alone
@@ -44,7 +44,7 @@ Observer = Callable[[str, Counts], None]
 GROUP_PICTURES = 128
 
 
-class Worker:
+class Worker(Closing):
     """A loaded codec and an open archive. ``run`` may be called from two threads at once.
 
     As a context manager it gives torch its threads back.
@@ -68,14 +68,6 @@ class Worker:
         self._stop = threading.Event()
         self.lanes.begin()
         self._warm_up()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop what is running (``JobInterrupted`` in its threads) and restore torch's threads."""

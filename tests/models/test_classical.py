@@ -221,10 +221,12 @@ def test_unknown_names_and_placements() -> None:
         b'{"family":"classical","format":1,"name":["jpeg"]}',
         b'{"family":"classical","format":1,"name":"../x"}',
         b'{"family":"classical","format":2,"name":"jpeg"}',
+        b'{"family":"classical","format":true,"name":"jpeg"}',
+        b'{"family":"classical","format":1.0,"name":"jpeg"}',
         json.dumps({"family": "classical", "format": 1, "name": "jpeg", "more": 1}).encode(),
         b" " * (1 << 23),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_hostile_codec_json(data: bytes) -> None:
     with pytest.raises(InvalidCodec):
