@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group.command()(rate)
     group.command()(effort)
     group.command()(ablation)
+    group.command()(finishing)
     group.command()(systems)
     group.command()(portability)
     group.command()(snapping)
@@ -216,6 +217,30 @@ def ablation(
     rows = console.table(title, ("", "validation loss", "s/step", "g_a + g_s MP/s", "parameters", ""))
     for case in result.cases:
         numbers = (f"{case.loss:.3f}", f"{case.seconds_per_step:.2f}", f"{case.speed:.2f}", f"{case.parameters:,}")
+        rows.add_row(case.name, *numbers, case.note)
+    console.stdout().print(rows)
+
+
+def finishing(
+    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
+    codec: Annotated[str, typer.Option(help="Whose weights all begin with.")] = defaults.CODEC,
+    steps: Annotated[int, typer.Option(min=1, help="Of each run, with 262,144 pixels a step.")] = 200,
+    variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these; may be repeated.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Short trainings from a codec's weights, with one choice of the last part of a run changed in each."""
+    from lichen.jobs import console
+    from lichen.jobs.bench.finishing import run
+
+    result = run(list(sources), codec=codec, steps=steps, names=variants, cache=cache)
+    if as_json:
+        console.write_json(result)
+        return
+    title = f"{result.steps} steps from {result.codec}, validation loss {result.before:.3f}"
+    rows = console.table(title, ("", "validation loss", "without averaging", "s/step", ""))
+    for case in result.cases:
+        numbers = (f"{case.loss:.3f}", f"{case.last_loss:.3f}", f"{case.seconds_per_step:.2f}")
         rows.add_row(case.name, *numbers, case.note)
     console.stdout().print(rows)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import CropSampler, PictureCache, split
@@ -101,6 +101,11 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    def adopt(self, network: nn.Module) -> None:
+        """Begin with the weights of a network of the same architecture instead of those that the trainer made."""
+        self.network.load_state_dict(network.state_dict())
+        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
     def _groups(self) -> list[dict[str, Any]]:
         groups: dict[float, list[Tensor]] = {}

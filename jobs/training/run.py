@@ -98,7 +98,7 @@ def train(
         for log in ("steps.csv", "validation.csv"):
             truncate_log(folder / log, trainer.step)
     elif network is not None:
-        _adopt(trainer, network)
+        trainer.adopt(network)
     resumed_from = trainer.step
     last: dict[str, float] = {}
 
@@ -140,12 +140,6 @@ def train(
 
 class _StoppedError(Exception):
     """Leaves the loop between two steps."""
-
-
-def _adopt(trainer: Trainer, network: Network) -> None:
-    """Begin with given weights instead of those that the trainer made."""
-    trainer.network.load_state_dict(network.state_dict())
-    trainer.average = {name: value.detach().clone() for name, value in trainer.network.state_dict().items()}
 
 
 def best_network(path: Path, device: torch.device | str = "cpu") -> Network:

@@ -140,6 +140,8 @@ class EntropyModel(nn.Module):
 
     def __init__(self, latent: int, hyper: int, hidden: int, features: int, context: int, anchors: int) -> None:
         super().__init__()
+        self.relaxed = noisy
+        """What stands for rounding where a rate needs a gradient."""
         self.h_a = HyperAnalysis(latent, hidden, hyper)
         self.scales = ScaleNet(hyper, latent)
         self.means = MeanNet(hyper, hidden, features, context, latent, anchors)
@@ -157,7 +159,7 @@ class EntropyModel(nn.Module):
         z_scaled = z / z_step
         z_log_scale = symbol_scale(self.z_scale(position), torch.zeros((), device=z.device))
         symbols_z = rounded(z_scaled)
-        z_bits = logistic_bits(noisy(z_scaled) if self.training else symbols_z, z_log_scale)
+        z_bits = logistic_bits(self.relaxed(z_scaled) if self.training else symbols_z, z_log_scale)
         z_hat = symbols_z * z_step
         gain = self.gain(position)
         log_y = self.scales(z_hat).float()
@@ -174,7 +176,7 @@ class EntropyModel(nn.Module):
         )
         if self.training:
             # y, means and gains learn from noisy residuals, whose rate has a gradient; scales from the true symbols
-            spread = logistic_bits(noisy(residual), symbol_scale(log_y.detach(), gain))
+            spread = logistic_bits(self.relaxed(residual), symbol_scale(log_y.detach(), gain))
             learnt = logistic_bits(coded, symbol_scale(log_y, gain.detach()))
             y_bits = spread + learnt - learnt.detach()
         else:

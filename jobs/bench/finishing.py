@@ -1,0 +1,121 @@
+"""How a training should end: from the same weights, short runs of equal budget with one choice changed in each.
+
+``ablation`` ranks what helps a new network learn; here are the choices of the last part of a long run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lichen.jobs.training.config import TrainConfig
+from lichen.jobs.training.data import PictureCache, open_cache
+from lichen.jobs.training.loop import Trainer
+from lichen.models import defaults
+from lichen.models.architectures import Network, network_from_files
+from lichen.models.errors import UsageError
+from lichen.models.networks.network import CodecNetwork
+from lichen.models.networks.rounding import rounded
+from lichen.models.zoo import full_files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """One choice changed: fields of ``TrainConfig``, or whether rates are those of rounded residuals."""
+
+    name: str
+    note: str
+    change: dict[str, Any] = field(default_factory=dict)
+    hard: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishCase:
+    """One run: the validation loss of the averaged weights, and that of the last ones."""
+
+    name: str
+    note: str
+    loss: float
+    last_loss: float
+    seconds_per_step: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finishing:
+    """What the runs measured; ``before`` is the validation loss that they all started with."""
+
+    codec: str
+    steps: int
+    before: float
+    cases: tuple[FinishCase, ...]
+
+
+FINISHES = (
+    Finish(name="shipped", note="crops of 256 pixels, rate down to nothing, noisy residuals for the rate"),
+    Finish(name="small-crops", note="four times as many crops of 128 pixels", change={"crop": 128, "batch": 16}),
+    Finish(name="constant", note="no decay of the learning rate", change={"final_rate": 3e-4}),
+    Finish(name="hard", note="rates of rounded residuals, straight-through gradients", hard=True),
+)
+
+
+def run(
+    sources: Sequence[str | Path],
+    *,
+    codec: str = defaults.CODEC,
+    steps: int = 200,
+    names: Sequence[str] | None = None,
+    cache: str | Path | None = None,
+    held: int = 24,
+    report: Callable[[str], None] | None = None,
+) -> Finishing:
+    """Go on with a codec's weights for ``steps`` steps in every way of ``FINISHES`` (or those of ``names``).
+
+    ``held`` pictures are kept for validation. Raises ``UsageError`` and ``TrainingError``.
+    """
+    if unknown := set(names or ()) - {finish.name for finish in FINISHES}:
+        raise UsageError(f"no way {min(unknown)!r} to finish; there are {', '.join(f.name for f in FINISHES)}")
+    network = network_from_files(full_files(codec))
+    if not isinstance(network, CodecNetwork):
+        raise UsageError(f"{codec} has another entropy model than the codecs that are compared here")
+    base = TrainConfig(
+        steps=steps, batch=4, crop=256, large_part=0.0, rate=3e-4, final_rate=1e-6, warmup=max(1, steps // 10),
+        ema=0.99, validation=held,
+    )  # fmt: skip
+    cases = []
+    with TemporaryDirectory() as scratch:
+        pictures = open_cache([Path(s) for s in sources], Path(scratch) / "cache" if cache is None else Path(cache))
+        before = _trainer(network, base, pictures, Path(scratch) / "before").validate()["loss"]
+        for finish in FINISHES:
+            if names and finish.name not in names:
+                continue
+            if report is not None:
+                report(finish.name)
+            trainer = _trainer(network, replace(base, **finish.change), pictures, Path(scratch) / finish.name)
+            cases.append(_case(finish, trainer))
+    return Finishing(codec=codec, steps=steps, before=before, cases=tuple(cases))
+
+
+def _trainer(network: Network, config: TrainConfig, pictures: PictureCache, folder: Path) -> Trainer:
+    trainer = Trainer(network.config, config, pictures, folder)  # type: ignore[arg-type]
+    trainer.adopt(network)
+    return trainer
+
+
+def _case(finish: Finish, trainer: Trainer) -> FinishCase:
+    if finish.hard:
+        assert isinstance(trainer.network, CodecNetwork)
+        trainer.network.entropy.relaxed = rounded
+    while trainer.step < (trainer.config.steps or 0):
+        trainer.train_step()
+    loss = trainer.validate()["loss"]
+    trainer.average = trainer.network.state_dict()
+    return FinishCase(
+        name=finish.name,
+        note=finish.note,
+        loss=loss,
+        last_loss=trainer.validate()["loss"],
+        seconds_per_step=60 * trainer.minutes / max(1, trainer.step),
+    )

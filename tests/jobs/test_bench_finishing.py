@@ -1,0 +1,32 @@
+"""Ways to finish a training: all start from the same weights, and each does what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from learned_support import new_network
+
+from lichen.jobs.bench.finishing import FINISHES, run
+from lichen.models.architectures import export
+from lichen.models.errors import UsageError
+from lichen.models.zoo import write_codec
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_codec(tmp_path_factory.mktemp("codec"), "small", export(new_network(), "small", {})))
+
+
+def test_every_way_goes_on_from_the_same_weights(codec: str, data_folder: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+    result = run([data_folder / "samples"], codec=codec, steps=4, cache=tmp_path, held=1, report=seen.append)
+    assert seen == [case.name for case in result.cases] == [finish.name for finish in FINISHES]
+    losses = [result.before, *(case.loss for case in result.cases), *(case.last_loss for case in result.cases)]
+    assert len(set(losses)) == len(losses)  # none of the choices is without effect
+    assert all(abs(loss / result.before - 1) < 0.2 for loss in losses)
+
+
+def test_unknown_ways_and_other_codecs(codec: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no way 'nonsense'"):
+        run([tmp_path], codec=codec, names=["nonsense"])
