@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from lichen.jobs import commands
+from lichen.jobs.leaving import leave
 from lichen.models.errors import LichenError
 
 ORDER = (
@@ -75,7 +76,12 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script."""
-    build_app()(prog_name="lichen")
+    try:
+        build_app()(prog_name="lichen")
+    except SystemExit as stop:
+        if isinstance(stop.code, int | None):
+            leave(stop.code or 0)
+        raise
 
 
 def _show_version(asked: bool) -> None:

@@ -10,8 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lichen.jobs.leaving import leave
+
 if TYPE_CHECKING:
     from lichen.models.codec import Codec
+
+STATUS = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.stash[STATUS] = int(session.exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.get_terminal_writer().flush()
+    leave(config.stash.get(STATUS, 0))
 
 
 @pytest.fixture(scope="session")
