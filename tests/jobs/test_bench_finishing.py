@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from learned_support import new_network
+from snapped_support import lively
 
 from lichen.jobs.bench.finishing import FINISHES, run
 from lichen.models.architectures import export
@@ -30,3 +31,6 @@ def test_every_way_goes_on_from_the_same_weights(codec: str, data_folder: Path, 
 def test_unknown_ways_and_other_codecs(codec: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no way 'nonsense'"):
         run([tmp_path], codec=codec, names=["nonsense"])
+    published = write_codec(tmp_path, "published", export(lively("mbt2018-mean"), "published", {}))
+    with pytest.raises(UsageError, match="another entropy model"):
+        run([tmp_path], codec=str(published))

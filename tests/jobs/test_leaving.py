@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-CLEANED = (
-    "import atexit; atexit.register(print, 'cleaned'); from lichen.jobs.leaving import leave; print('said', end=' ')"
-)
+LEAVE = "from lichen.jobs.leaving import leave"
+CLEANED = f"import atexit; atexit.register(print, 'cleaned'); {LEAVE}; print('said', end=' ')"
 
 
 def python(code: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
@@ -27,7 +26,5 @@ def test_without_ray_nothing_changes() -> None:
 
 def test_output_that_cannot_be_written_is_a_failure() -> None:
     with Path("/dev/full").open("w") as full:
-        assert (
-            python("import ray; from lichen.jobs.leaving import leave; print('x'); leave(0)", full.fileno()).returncode
-            == 1
-        )
+        done = python(f"import ray; {LEAVE}; print('x'); leave(0)", full.fileno())
+    assert done.returncode == 1
