@@ -47,6 +47,9 @@ def train(
     ] = False,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between two validations.")] = 500,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 100,
+    lanes: Annotated[
+        int, typer.Option(min=1, help="Threads that share the crops of a step: on a CPU as many as cores are fastest.")
+    ] = 1,
     from_codec: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +102,7 @@ def train(
         validation=validation,
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
+        lanes=lanes,
     )
     if rate is not None:
         config = replace(config, rate=rate)

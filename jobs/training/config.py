@@ -14,7 +14,8 @@ class TrainConfig:
     end of the budget. The last ``large_part`` of the budget trains on ``large_crop`` pixels with as many
     pixels a step. ``linear_rate`` scales the learning rate of the linear transform, ``head_rate`` that of the last
     layers of the networks around it, ``mean_rate`` that of the last layers of the means, ``scale_rate`` that of
-    the scale network.
+    the scale network. ``lanes`` threads share the crops of a step (``lichen.jobs.training.gradients``): as many as
+    there are cores are fastest on a CPU, one is repeatable.
     """
 
     steps: int | None = None
@@ -36,6 +37,7 @@ class TrainConfig:
     validation: int = 24
     validate_every: int = 500
     checkpoint_every: int = 100
+    lanes: int = 1
 
     def progress(self, step: int, minutes: float) -> float:
         """Part of the budget that is used up, 0 to 1."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import CropSampler, PictureCache, split
+from lichen.jobs.training.gradients import Gradients
 from lichen.jobs.training.soap import Soap
 from lichen.models.architectures import Config, build, from_json, to_json
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
@@ -86,6 +87,7 @@ class Trainer:
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimiser = Soap(self._groups(), lr=config.rate)
+        self.gradients = Gradients(self._loss, list(self.network.parameters()), config.lanes)
         self.conditioned = [
             (parameter, factors[name].to(self.device))
             for name, parameter in self.network.named_parameters()
@@ -172,9 +174,7 @@ class Trainer:
         strata = (torch.arange(count) + torch.rand(count)) / count
         quality = (MIN_QUALITY + strata * (MAX_QUALITY - MIN_QUALITY)).to(self.device)
         self.network.train()
-        loss, mse, bpp = self._loss(x, quality)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, mse, bpp = self.gradients(x, quality)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         if torch.isfinite(norm):
             self._optimise()
