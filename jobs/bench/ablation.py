@@ -16,10 +16,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import PictureCache, open_cache
 from lichen.jobs.training.loop import Trainer
-from lichen.models.errors import UsageError
 from lichen.models.networks.blocks import ConvBlock, shuffle
 from lichen.models.networks.initialise import QUIET, initialise
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
@@ -133,37 +133,35 @@ def run(
     cache: str | Path | None = None,
     model: NetworkConfig | None = None,
     held: int = 24,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> Ablation:
     """Train every variant (or those of ``names``) for ``steps`` steps from the same data and seed.
 
     ``held`` pictures are kept for validation. Raises ``UsageError`` and ``TrainingError``.
     """
-    unknown = set(names or ()) - {variant.name for variant in VARIANTS}
-    if unknown:
-        raise UsageError(f"no variant {', '.join(sorted(unknown))}; there are {', '.join(v.name for v in VARIANTS)}")
+    variants = chosen(VARIANTS, names)
     config = TrainConfig(steps=steps, batch=batch, large_part=0.0, ema=0.99, validation=held)
     cases = []
     with TemporaryDirectory() as scratch:
         pictures = open_cache([Path(s) for s in sources], Path(scratch) / "cache" if cache is None else Path(cache))
-        for variant in VARIANTS:
-            if names and variant.name not in names:
-                continue
-            if report is not None:
-                report(variant.name)
-            cases.append(_case(variant, config, pictures, Path(scratch) / variant.name, model or NetworkConfig()))
+        for variant, tell in zip(variants, told([v.name for v in variants], report), strict=True):
+            trainer = _trainer(variant, config, pictures, Path(scratch) / variant.name, model or NetworkConfig())
+            cases.append(_case(variant, trainer, tell))
     return Ablation(steps=steps, batch=batch, cases=tuple(cases))
 
 
-def _case(
+def _trainer(
     variant: Variant, config: TrainConfig, pictures: PictureCache, folder: Path, model: NetworkConfig
-) -> AblationCase:
+) -> Trainer:
     trainer = Trainer(model, config, pictures, folder, prepare=variant.prepare)
     if variant.adam:
         groups = [{"params": g["params"], "scale": g["scale"]} for g in trainer.optimiser.param_groups]
         trainer.optimiser = torch.optim.Adam(groups, lr=config.rate, betas=(0.9, 0.98))  # type: ignore[assignment]
-    while trainer.step < (config.steps or 0):
-        trainer.train_step()
+    return trainer
+
+
+def _case(variant: Variant, trainer: Trainer, tell: Callable[[float], None]) -> AblationCase:
+    train_to_the_end(trainer, tell)
     return AblationCase(
         name=variant.name,
         note=variant.note,

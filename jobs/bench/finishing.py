@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import PictureCache, open_cache
 from lichen.jobs.training.loop import Trainer
@@ -69,14 +70,13 @@ def run(
     names: Sequence[str] | None = None,
     cache: str | Path | None = None,
     held: int = 24,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> Finishing:
     """Go on with a codec's weights for ``steps`` steps in every way of ``FINISHES`` (or those of ``names``).
 
     ``held`` pictures are kept for validation. Raises ``UsageError`` and ``TrainingError``.
     """
-    if unknown := set(names or ()) - {finish.name for finish in FINISHES}:
-        raise UsageError(f"no way {min(unknown)!r} to finish; there are {', '.join(f.name for f in FINISHES)}")
+    finishes = chosen(FINISHES, names)
     network = network_from_files(full_files(codec))
     if not isinstance(network, CodecNetwork):
         raise UsageError(f"{codec} has another entropy model than the codecs that are compared here")
@@ -88,13 +88,9 @@ def run(
     with TemporaryDirectory() as scratch:
         pictures = open_cache([Path(s) for s in sources], Path(scratch) / "cache" if cache is None else Path(cache))
         before = _trainer(network, base, pictures, Path(scratch) / "before").validate()["loss"]
-        for finish in FINISHES:
-            if names and finish.name not in names:
-                continue
-            if report is not None:
-                report(finish.name)
+        for finish, tell in zip(finishes, told([f.name for f in finishes], report), strict=True):
             trainer = _trainer(network, replace(base, **finish.change), pictures, Path(scratch) / finish.name)
-            cases.append(_case(finish, trainer))
+            cases.append(_case(finish, trainer, tell))
     return Finishing(codec=codec, steps=steps, before=before, cases=tuple(cases))
 
 
@@ -104,12 +100,11 @@ def _trainer(network: Network, config: TrainConfig, pictures: PictureCache, fold
     return trainer
 
 
-def _case(finish: Finish, trainer: Trainer) -> FinishCase:
+def _case(finish: Finish, trainer: Trainer, tell: Callable[[float], None]) -> FinishCase:
     if finish.hard:
         assert isinstance(trainer.network, CodecNetwork)
         trainer.network.entropy.relaxed = rounded
-    while trainer.step < (trainer.config.steps or 0):
-        trainer.train_step()
+    train_to_the_end(trainer, tell)
     loss = trainer.validate()["loss"]
     trainer.average = trainer.network.state_dict()
     return FinishCase(

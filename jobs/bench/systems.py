@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lichen.jobs.bench.variants import Report, check_names, told
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.run import train
 from lichen.models.architectures import Config, config_of
-from lichen.models.errors import UsageError
 from lichen.models.networks.network import NetworkConfig
 
 SYSTEMS = ("s2c-identity", "s2c-conv", "s2c-attention", "s2c-hybrid", "tcm", "cwam", "hscatb", "mbt2018-mean")
@@ -48,20 +48,21 @@ def run(
     device: str = "auto",
     precision: str = "auto",
     cache: str | Path | None = None,
-    report: Callable[[str, float], None] | None = None,
+    held: int = 24,
+    report: Report | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> list[Path]:
     """Train every system that is not finished; returns the codec JSONs of those that are.
 
-    ``report`` is called after each step with a system and the share of its budget that is done. ``stop`` is asked
-    after each step. Raises ``UsageError`` and ``TrainingError``.
+    ``held`` pictures are kept for validation. ``stop`` is asked after each step. Raises ``UsageError`` and
+    ``TrainingError``.
     """
-    if unknown := set(names) - {*SYSTEMS, *ABLATIONS}:
-        raise UsageError(f"no system {min(unknown)!r}; there are {', '.join((*SYSTEMS, *ABLATIONS))}")
+    check_names((*SYSTEMS, *ABLATIONS), names)
     folder = Path(folder)
-    budget = TrainConfig(steps=steps, batch=batch, large_part=0.0, validate_every=max(1, steps // 3))
+    every = max(1, steps // 3)
+    budget = TrainConfig(steps=steps, batch=batch, large_part=0.0, validation=held, validate_every=every)
     finished = []
-    for name in names:
+    for name, tell in zip(names, told(names, report), strict=True):
         stem = file_name(name)
         codec = folder / stem / f"{stem}.json"
         if not codec.exists():
@@ -74,7 +75,7 @@ def run(
                 device=device,
                 precision=precision,
                 cache=cache or folder / "cache",
-                report=lambda progress, _, name=name: report(name, progress.progress) if report else None,  # type: ignore[misc]
+                report=lambda progress, _, tell=tell: tell(progress.progress),  # type: ignore[misc]
                 stop=stop,
             )
             if result.codec is None:

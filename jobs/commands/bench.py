@@ -208,8 +208,10 @@ def ablation(
     """Short trainings of equal budget, with one choice of the codec or of its training changed in each."""
     from lichen.jobs import console
     from lichen.jobs.bench.ablation import run
+    from lichen.jobs.live import Live
 
-    result = run(list(sources), steps=steps, batch=batch, names=variants, cache=cache)
+    with Live("Training") as live:
+        result = run(list(sources), steps=steps, batch=batch, names=variants, cache=cache, report=live.update)
     if as_json:
         console.write_json(result)
         return
@@ -232,8 +234,10 @@ def finishing(
     """Short trainings from a codec's weights, with one choice of the last part of a run changed in each."""
     from lichen.jobs import console
     from lichen.jobs.bench.finishing import run
+    from lichen.jobs.live import Live
 
-    result = run(list(sources), codec=codec, steps=steps, names=variants, cache=cache)
+    with Live("Training") as live:
+        result = run(list(sources), codec=codec, steps=steps, names=variants, cache=cache, report=live.update)
     if as_json:
         console.write_json(result)
         return
@@ -271,7 +275,7 @@ def systems(
             device=device,
             precision=precision,
             cache=cache,
-            report=lambda name, share: live.update((names.index(name) + share) / len(names), name, None),
+            report=live.update,
         )
     typer.echo("lichen evaluate PICTURES --compare " + ",".join(map(str, codecs)))
 

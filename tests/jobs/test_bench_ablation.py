@@ -21,9 +21,23 @@ def test_walsh_functions_are_orthonormal_by_frequency() -> None:
 
 
 def test_every_variant_trains(data_folder: Path, tmp_path: Path) -> None:
-    seen: list[str] = []
-    result = run([data_folder / "samples"], steps=3, batch=2, cache=tmp_path, model=SMALL, held=1, report=seen.append)
-    assert seen == [case.name for case in result.cases] == [variant.name for variant in VARIANTS]
+    seen: list[tuple[float, str]] = []
+
+    def report(share: float, name: str) -> None:
+        seen.append((share, name))
+
+    result = run(
+        [data_folder / "samples"],
+        steps=3,
+        batch=2,
+        cache=tmp_path,
+        model=SMALL,
+        held=1,
+        report=report,
+    )
+    assert [name for _, name in seen[:: len(seen) // len(VARIANTS)]] == [variant.name for variant in VARIANTS]
+    assert [case.name for case in result.cases] == [variant.name for variant in VARIANTS]
+    assert [share for share, _ in seen] == sorted(share for share, _ in seen) and seen[-1][0] == 1
     losses = {case.name: case.loss for case in result.cases}
     assert len(set(losses.values())) == len(losses)  # none of the choices is without effect
     assert all(0 < loss < 200 for loss in losses.values()), losses
@@ -31,5 +45,5 @@ def test_every_variant_trains(data_folder: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_variants(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no variant nonsense"):
+    with pytest.raises(UsageError, match="no nonsense; there are shipped, "):
         run([tmp_path], names=["nonsense"])

@@ -20,16 +20,22 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_every_way_goes_on_from_the_same_weights(codec: str, data_folder: Path, tmp_path: Path) -> None:
-    seen: list[str] = []
-    result = run([data_folder / "samples"], codec=codec, steps=4, cache=tmp_path, held=1, report=seen.append)
-    assert seen == [case.name for case in result.cases] == [finish.name for finish in FINISHES]
+    seen: list[tuple[float, str]] = []
+
+    def report(share: float, name: str) -> None:
+        seen.append((share, name))
+
+    result = run([data_folder / "samples"], codec=codec, steps=4, cache=tmp_path, held=1, report=report)
+    assert [name for _, name in seen[:: len(seen) // len(FINISHES)]] == [finish.name for finish in FINISHES]
+    assert [case.name for case in result.cases] == [finish.name for finish in FINISHES]
+    assert [share for share, _ in seen] == sorted(share for share, _ in seen) and seen[-1][0] == 1
     losses = [result.before, *(case.loss for case in result.cases), *(case.last_loss for case in result.cases)]
     assert len(set(losses)) == len(losses)  # none of the choices is without effect
     assert all(abs(loss / result.before - 1) < 0.2 for loss in losses)
 
 
 def test_unknown_ways_and_other_codecs(codec: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no way 'nonsense'"):
+    with pytest.raises(UsageError, match="no nonsense; there are shipped, "):
         run([tmp_path], codec=codec, names=["nonsense"])
     published = write_codec(tmp_path, "published", export(lively("mbt2018-mean"), "published", {}))
     with pytest.raises(UsageError, match="another entropy model"):
