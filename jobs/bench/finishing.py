@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lichen.jobs.bdrate import Point, bd_rate
 from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import PictureCache, open_cache
-from lichen.jobs.training.loop import Trainer
+from lichen.jobs.training.loop import VALIDATION_QUALITIES, Trainer
 from lichen.models import defaults
 from lichen.models.architectures import Network, network_from_files
 from lichen.models.errors import UsageError
@@ -35,12 +36,17 @@ class Finish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishCase:
-    """One run: the validation loss of the averaged weights, and that of the last ones."""
+    """One run: the validation loss of the averaged weights, and that of the last ones.
+
+    ``bd_rate`` is what the averaged weights save in per cent of bits for the same PSNR, against those before, on the
+    validation pictures.
+    """
 
     name: str
     note: str
     loss: float
     last_loss: float
+    bd_rate: float
     seconds_per_step: float
 
 
@@ -58,6 +64,7 @@ FINISHES = (
     Finish(name="shipped", note="crops of 256 pixels, rate down to nothing, noisy residuals for the rate"),
     Finish(name="small-crops", note="four times as many crops of 128 pixels", change={"crop": 128, "batch": 16}),
     Finish(name="constant", note="no decay of the learning rate", change={"final_rate": 3e-4}),
+    Finish(name="relative", note="the logarithm of each crop's loss", change={"relative": True}),
     Finish(name="hard", note="rates of rounded residuals, straight-through gradients", hard=True),
 )
 
@@ -87,11 +94,11 @@ def run(
     cases = []
     with TemporaryDirectory() as scratch:
         pictures = open_cache([Path(s) for s in sources], Path(scratch) / "cache" if cache is None else Path(cache))
-        before = _trainer(network, base, pictures, Path(scratch) / "before").validate()["loss"]
+        before = _trainer(network, base, pictures, Path(scratch) / "before").validate()
         for finish, tell in zip(finishes, told([f.name for f in finishes], report), strict=True):
             trainer = _trainer(network, replace(base, **finish.change), pictures, Path(scratch) / finish.name)
-            cases.append(_case(finish, trainer, tell))
-    return Finishing(codec=codec, steps=steps, before=before, cases=tuple(cases))
+            cases.append(_case(finish, trainer, before, tell))
+    return Finishing(codec=codec, steps=steps, before=before["loss"], cases=tuple(cases))
 
 
 def _trainer(network: Network, config: TrainConfig, pictures: PictureCache, folder: Path) -> Trainer:
@@ -100,17 +107,22 @@ def _trainer(network: Network, config: TrainConfig, pictures: PictureCache, fold
     return trainer
 
 
-def _case(finish: Finish, trainer: Trainer, tell: Callable[[float], None]) -> FinishCase:
+def _case(finish: Finish, trainer: Trainer, before: Mapping[str, float], tell: Callable[[float], None]) -> FinishCase:
     if finish.hard:
         assert isinstance(trainer.network, CodecNetwork)
         trainer.network.entropy.relaxed = rounded
     train_to_the_end(trainer, tell)
-    loss = trainer.validate()["loss"]
+    after = trainer.validate()
     trainer.average = trainer.network.state_dict()
     return FinishCase(
         name=finish.name,
         note=finish.note,
-        loss=loss,
+        loss=after["loss"],
         last_loss=trainer.validate()["loss"],
+        bd_rate=bd_rate(_points(before), _points(after)).percent,
         seconds_per_step=60 * trainer.minutes / max(1, trainer.step),
     )
+
+
+def _points(validation: Mapping[str, float]) -> list[Point]:
+    return [(validation[f"bpp_{q:.0f}"], validation[f"psnr_{q:.0f}"]) for q in VALIDATION_QUALITIES]

@@ -242,9 +242,11 @@ def finishing(
         console.write_json(result)
         return
     title = f"{result.steps} steps from {result.codec}, validation loss {result.before:.3f}"
-    rows = console.table(title, ("", "validation loss", "without averaging", "s/step", ""))
+    columns = ("", "validation loss", "without averaging", "BD-rate", "s/step", "")
+    rows = console.table(title, columns)
     for case in result.cases:
-        numbers = (f"{case.loss:.3f}", f"{case.last_loss:.3f}", f"{case.seconds_per_step:.2f}")
+        losses = (f"{case.loss:.3f}", f"{case.last_loss:.3f}")
+        numbers = (*losses, f"{case.bd_rate:+.2f} %", f"{case.seconds_per_step:.2f}")
         rows.add_row(case.name, *numbers, case.note)
     console.stdout().print(rows)
 

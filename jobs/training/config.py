@@ -15,7 +15,8 @@ class TrainConfig:
     pixels a step. ``linear_rate`` scales the learning rate of the linear transform, ``head_rate`` that of the last
     layers of the networks around it, ``mean_rate`` that of the last layers of the means, ``scale_rate`` that of
     the scale network. ``lanes`` threads share the crops of a step (``lichen.jobs.training.gradients``): as many as
-    there are cores are fastest on a CPU, one is repeatable.
+    there are cores are fastest on a CPU, one is repeatable. With ``relative`` the logarithm of each crop's loss counts:
+    one per cent is worth as much in a smooth crop as in a rough one.
     """
 
     steps: int | None = None
@@ -38,6 +39,7 @@ class TrainConfig:
     validate_every: int = 500
     checkpoint_every: int = 100
     lanes: int = 1
+    relative: bool = False
 
     def progress(self, step: int, minutes: float) -> float:
         """Part of the budget that is used up, 0 to 1."""

@@ -119,19 +119,22 @@ def _build(files: Sequence[Path], data: Path, listing: Path, smallest: int) -> N
 
 
 class CropSampler:
-    """Random crops with flips and transpositions; every pixel of every picture is about equally likely."""
+    """Random crops with flips and transpositions; every pixel of every picture that is as large as the crop is about
+    equally likely."""
 
     def __init__(self, cache: PictureCache, indexes: Sequence[int], seed: int) -> None:
         self.cache = cache
         self.indexes = tuple(indexes)
-        area = np.array([cache.sizes[i][0] * cache.sizes[i][1] for i in self.indexes], dtype=np.float64)
-        self.weights = area / area.sum()
+        self.sizes = np.array([cache.sizes[i] for i in self.indexes], dtype=np.int64).reshape(-1, 2)
         self.random = np.random.default_rng(seed)
 
     def batch(self, count: int, side: int) -> NDArray[np.uint8]:
-        """``(count, 3, side, side)`` uint8."""
+        """``(count, 3, side, side)`` uint8. Raises ``TrainingError`` if no picture is large enough."""
         out = np.empty((count, side, side, 3), dtype=np.uint8)
-        for row, choice in enumerate(self.random.choice(len(self.indexes), count, p=self.weights)):
+        area = np.where(self.sizes.min(axis=1) >= side, self.sizes.prod(axis=1), 0).astype(np.float64)
+        if not area.any():
+            raise TrainingError(f"no training picture has both sides of at least {side} pixels; choose smaller crops")
+        for row, choice in enumerate(self.random.choice(len(self.indexes), count, p=area / area.sum())):
             picture = self.cache.picture(self.indexes[choice])
             top = int(self.random.integers(picture.shape[0] - side + 1))
             left = int(self.random.integers(picture.shape[1] - side + 1))

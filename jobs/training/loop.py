@@ -32,7 +32,10 @@ from lichen.models.networks.network import CodecNetwork
 VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
 ONE_RATE = (50.0,)
 """The quality of networks that have one rate: it changes nothing."""
-VALIDATION_SIDE = 256
+VALIDATION_SIDE = 512
+"""Pixels a side, at most: small crops are mostly border to a hyper-latent at 1/64."""
+RELATIVE_UNIT = 10.0
+"""What a relative loss is multiplied with: about the loss, so that gradients are clipped alike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,8 +78,8 @@ class Trainer:
         self.autocast = autocast
         training, validation = split(cache, config.validation)
         self.sampler = CropSampler(cache, training, config.seed)
-        self.held = _centre_crops(cache, validation)
         self.network = build(model)
+        self.held = _middles(cache, validation, self.network.grid)
         if config.crop % self.network.grid or config.large_crop % self.network.grid:
             raise UsageError(f"the sides of crops are multiples of {self.network.grid} for this architecture")
         factors: dict[str, Tensor] = {}
@@ -87,7 +90,7 @@ class Trainer:
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimiser = Soap(self._groups(), lr=config.rate)
-        self.gradients = Gradients(self._loss, list(self.network.parameters()), config.lanes)
+        self.gradients = Gradients(self._objective, list(self.network.parameters()), config.lanes)
         self.conditioned = [
             (parameter, factors[name].to(self.device))
             for name, parameter in self.network.named_parameters()
@@ -151,14 +154,21 @@ class Trainer:
 
     # --- one step ---------------------------------------------------------------------------------
 
-    def _loss(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _objective(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        losses, mse, bpp = self._losses(x, quality)
+        if self.config.relative:
+            losses = RELATIVE_UNIT * losses.log()
+        return losses.mean(), mse, bpp
+
+    def _losses(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, the MSE and the bits per pixel of each crop."""
         context = torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
         with context:
             decoded, y_bits, z_bits = self.network(x, quality)
         mse = (decoded.float() - x).square().mean(dim=(1, 2, 3))
         bpp = (y_bits + z_bits) / (x.shape[2] * x.shape[3])
         weight = self.network.lagrangian(quality)
-        return ((weight * 255**2 * mse + bpp) / weight.sqrt()).mean(), mse, bpp
+        return (weight * 255**2 * mse + bpp) / weight.sqrt(), mse, bpp
 
     def train_step(self) -> Progress:
         """One optimisation step. Steps whose gradient is not finite are skipped and counted."""
@@ -220,11 +230,11 @@ class Trainer:
         losses = []
         for quality in VALIDATION_QUALITIES if isinstance(self.network, CodecNetwork) else ONE_RATE:
             totals: list[Tensor] = []
-            for chunk in torch.split(self.held, 8):
-                x = (chunk.to(self.device) / 255).contiguous(memory_format=torch.channels_last)
+            for middle in self.held:
+                x = (middle.to(self.device) / 255).contiguous(memory_format=torch.channels_last)
                 q = torch.full((len(x),), quality, device=self.device)
-                loss, mse, bpp = self._loss(x, q)
-                totals.append(torch.stack([loss * len(x), -10 * torch.log10(mse).sum(), bpp.sum()]).cpu())
+                loss, mse, bpp = self._losses(x, q)
+                totals.append(torch.stack([loss.sum(), -10 * torch.log10(mse).sum(), bpp.sum()]).cpu())
             loss_sum, psnr, bpp_sum = (torch.stack(totals).sum(0) / len(self.held)).tolist()
             result |= {f"psnr_{quality:.0f}": psnr, f"bpp_{quality:.0f}": bpp_sum}
             losses.append(loss_sum)
@@ -280,11 +290,13 @@ def _rate_scale(name: str, config: TrainConfig) -> float:
     return 1.0
 
 
-def _centre_crops(cache: PictureCache, indexes: list[int]) -> Tensor:
-    side = VALIDATION_SIDE
-    crops = []
+def _middles(cache: PictureCache, indexes: list[int], grid: int) -> list[Tensor]:
+    """The middle of each picture, ``(1, 3, H, W)`` uint8 with sides that are multiples of ``grid``."""
+    middles = []
     for index in indexes:
         picture = cache.picture(index)
-        top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-        crops.append(torch.from_numpy(picture[top : top + side, left : left + side].transpose(2, 0, 1).copy()))
-    return torch.stack(crops) if crops else torch.empty(0, 3, side, side, dtype=torch.uint8)
+        height, width = (min(VALIDATION_SIDE, side) // grid * grid for side in picture.shape[:2])
+        top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+        part = picture[top : top + height, left : left + width]
+        middles.append(torch.from_numpy(part.transpose(2, 0, 1)[None].copy()))
+    return middles

@@ -32,6 +32,7 @@ def test_every_way_goes_on_from_the_same_weights(codec: str, data_folder: Path, 
     losses = [result.before, *(case.loss for case in result.cases), *(case.last_loss for case in result.cases)]
     assert len(set(losses)) == len(losses)  # none of the choices is without effect
     assert all(abs(loss / result.before - 1) < 0.2 for loss in losses)
+    assert all(0 < abs(case.bd_rate) < 50 for case in result.cases)
 
 
 def test_unknown_ways_and_other_codecs(codec: str, tmp_path: Path) -> None:

@@ -1,0 +1,21 @@
+"""Crops for training come from pictures that are large enough."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lichen.jobs.training.data import CropSampler, open_cache
+from lichen.models.errors import TrainingError
+
+
+def test_large_crops_come_from_large_pictures(tmp_path: Path) -> None:
+    for number, (width, height) in enumerate([(300, 256), (400, 390), (384, 500)]):
+        Image.new("RGB", (width, height), (40 * number + 40, 0, 0)).save(tmp_path / f"{number}.png")
+    cache = open_cache([tmp_path], tmp_path / "cache")
+    sampler = CropSampler(cache, range(3), seed=1)
+    seen = {side: set(np.unique(sampler.batch(60, side)[:, 0]).tolist()) for side in (256, 384, 390)}
+    assert seen == {256: {40, 80, 120}, 384: {80, 120}, 390: {80}}
+    with pytest.raises(TrainingError, match="both sides of at least 448 pixels; choose smaller crops"):
+        sampler.batch(1, 448)
