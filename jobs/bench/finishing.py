@@ -38,8 +38,8 @@ class Finish:
 class FinishCase:
     """One run: the validation loss of the averaged weights, and that of the last ones.
 
-    ``bd_rate`` is what the averaged weights save in per cent of bits for the same PSNR, against those before, on the
-    validation pictures.
+    ``bd_rate`` is that of the averaged weights against those before, in per cent (negative: fewer bits for the same
+    PSNR), on the validation pictures.
     """
 
     name: str

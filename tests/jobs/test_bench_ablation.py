@@ -26,15 +26,7 @@ def test_every_variant_trains(data_folder: Path, tmp_path: Path) -> None:
     def report(share: float, name: str) -> None:
         seen.append((share, name))
 
-    result = run(
-        [data_folder / "samples"],
-        steps=3,
-        batch=2,
-        cache=tmp_path,
-        model=SMALL,
-        held=1,
-        report=report,
-    )
+    result = run([data_folder / "samples"], steps=3, batch=2, cache=tmp_path, model=SMALL, held=1, report=report)
     assert [name for _, name in seen[:: len(seen) // len(VARIANTS)]] == [variant.name for variant in VARIANTS]
     assert [case.name for case in result.cases] == [variant.name for variant in VARIANTS]
     assert [share for share, _ in seen] == sorted(share for share, _ in seen) and seen[-1][0] == 1
