@@ -20,14 +20,14 @@ SHARE_PIXELS = 1 << 16
 
 
 class Gradients:
-    """Gradients of an objective with respect to ``parameters``, which are left in their ``grad``.
+    """Gradients of an objective with respect to those ``parameters`` that learn, which are left in their ``grad``.
 
     With one lane a batch is one piece. More share it, each a thread with its part of torch's threads; then the noise
     of training falls differently every time, and runs are not repeatable to the bit.
     """
 
     def __init__(self, objective: Objective, parameters: Sequence[nn.Parameter], lanes: int = 1) -> None:
-        self.objective, self.parameters = objective, list(parameters)
+        self.objective, self.parameters = objective, [p for p in parameters if p.requires_grad]
         self.pool: ThreadPoolExecutor | None = None
         if lanes > 1:
             threads = max(1, torch.get_num_threads() // lanes)

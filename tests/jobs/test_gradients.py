@@ -21,13 +21,14 @@ class Toy(nn.Module):
         torch.manual_seed(4)
         self.conv = nn.Conv2d(3, 5, 3)
         self.unused = nn.Linear(2, 2)
+        self.fixed = nn.Parameter(torch.ones(1), requires_grad=False)
         self.threads: set[int] = set()
         self.crops: list[int] = []
 
     def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.threads.add(threading.get_ident())
         self.crops.append(len(x))
-        mse = self.conv(x).square().mean(dim=(1, 2, 3))
+        mse = (self.fixed * self.conv(x)).square().mean(dim=(1, 2, 3))
         return (mse * quality).mean(), mse, quality / 7
 
 
