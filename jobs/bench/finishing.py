@@ -14,24 +14,25 @@ from typing import Any
 from lichen.jobs.bdrate import Point, bd_rate
 from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
-from lichen.jobs.training.data import PictureCache, open_cache
+from lichen.jobs.training.data import open_cache
 from lichen.jobs.training.loop import VALIDATION_QUALITIES, Trainer
 from lichen.models import defaults
-from lichen.models.architectures import Network, network_from_files
+from lichen.models.architectures import network_from_files
 from lichen.models.errors import UsageError
+from lichen.models.networks.hyperprior import RateProxy, noisy_bits, rounded_bits, secant_bits
 from lichen.models.networks.network import CodecNetwork
-from lichen.models.networks.rounding import rounded
 from lichen.models.zoo import full_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """One choice changed: fields of ``TrainConfig``, or whether rates are those of rounded residuals."""
+    """One choice changed: fields of ``TrainConfig``, what gives rates a gradient, or which parts do not learn."""
 
     name: str
     note: str
     change: dict[str, Any] = field(default_factory=dict)
-    hard: bool = False
+    rate: RateProxy = secant_bits
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +62,14 @@ class Finishing:
 
 
 FINISHES = (
-    Finish(name="shipped", note="crops of 256 pixels, rate down to nothing, noisy residuals for the rate"),
+    Finish(name="shipped", note="crops of 256 pixels, learning rate down to nothing, rates that change by whole steps"),
     Finish(name="small-crops", note="four times as many crops of 128 pixels", change={"crop": 128, "batch": 16}),
+    Finish(name="large-crops", note="half as many crops of 384 pixels", change={"crop": 384, "batch": 2}),
     Finish(name="constant", note="no decay of the learning rate", change={"final_rate": 3e-4}),
     Finish(name="relative", note="the logarithm of each crop's loss", change={"relative": True}),
-    Finish(name="hard", note="rates of rounded residuals, straight-through gradients", hard=True),
+    Finish(name="noise", note="rates of residuals with uniform noise", rate=noisy_bits),
+    Finish(name="rounded", note="rates of rounded residuals, straight-through gradients", rate=rounded_bits),
+    Finish(name="entropy", note="only the entropy model learns", frozen=("g_a", "g_s")),
 )
 
 
@@ -94,23 +98,21 @@ def run(
     cases = []
     with TemporaryDirectory() as scratch:
         pictures = open_cache([Path(s) for s in sources], Path(scratch) / "cache" if cache is None else Path(cache))
-        before = _trainer(network, base, pictures, Path(scratch) / "before").validate()
+        before: Mapping[str, float] = {}
         for finish, tell in zip(finishes, told([f.name for f in finishes], report), strict=True):
-            trainer = _trainer(network, replace(base, **finish.change), pictures, Path(scratch) / finish.name)
+            config, folder = replace(base, **finish.change), Path(scratch) / finish.name
+            trainer = Trainer(network.config, config, pictures, folder)
+            trainer.adopt(network)
+            before = before or trainer.validate()
             cases.append(_case(finish, trainer, before, tell))
     return Finishing(codec=codec, steps=steps, before=before["loss"], cases=tuple(cases))
 
 
-def _trainer(network: Network, config: TrainConfig, pictures: PictureCache, folder: Path) -> Trainer:
-    trainer = Trainer(network.config, config, pictures, folder)  # type: ignore[arg-type]
-    trainer.adopt(network)
-    return trainer
-
-
 def _case(finish: Finish, trainer: Trainer, before: Mapping[str, float], tell: Callable[[float], None]) -> FinishCase:
-    if finish.hard:
-        assert isinstance(trainer.network, CodecNetwork)
-        trainer.network.entropy.relaxed = rounded
+    assert isinstance(trainer.network, CodecNetwork)
+    trainer.network.entropy.rate = finish.rate
+    for part in finish.frozen:
+        trainer.network.get_submodule(part).requires_grad_(False)
     train_to_the_end(trainer, tell)
     after = trainer.validate()
     trainer.average = trainer.network.state_dict()

@@ -10,7 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from lichen.models.learned import HALO
 from lichen.models.networks import rounding
 from lichen.models.networks.blocks import shuffle, unshuffle
-from lichen.models.networks.hyperprior import SCALE_MIN, logistic_bits, step_masks
+from lichen.models.networks.hyperprior import (
+    SCALE_MIN,
+    SECANT_WEIGHT,
+    logistic_bits,
+    quantise,
+    rounding_offset,
+    secant_bits,
+    step_masks,
+)
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.networks.transforms import dct_basis
 
@@ -52,6 +60,26 @@ def test_steps_partition_the_latent() -> None:
     masks = torch.cat(step_masks(12, 6, 8, torch.device("cpu")))
     assert torch.equal(masks.sum(0), torch.ones(12, 6, 8, dtype=torch.long))
     assert all(mask.float().mean() == 0.25 for mask in masks)
+
+
+def test_the_gradient_of_the_rate_is_that_of_true_symbols_under_noise() -> None:
+    residual = torch.linspace(-2.9, 2.9, 59, dtype=torch.float64).repeat(3, 1)
+    log_scale = torch.tensor([[0.2], [0.7], [2.0]], dtype=torch.float64).log().expand_as(residual)
+    offset = rounding_offset(log_scale)
+    leaf = residual.clone().requires_grad_()
+    bits = secant_bits(leaf, offset, log_scale)
+    (gradient,) = torch.autograd.grad(bits.sum(), [leaf])
+    assert torch.equal(bits, logistic_bits(quantise(residual, offset), log_scale))
+
+    noise = (torch.arange(4000, dtype=torch.float64)[:, None, None] + 0.5) / 4000 - 0.5
+
+    def smoothed(x: torch.Tensor) -> torch.Tensor:
+        return logistic_bits(quantise(x + noise, offset), log_scale).mean(0)
+
+    expected = (smoothed(residual + 0.01) - smoothed(residual - 0.01)) / 0.02
+    off = (gradient / SECANT_WEIGHT - expected).abs() > 0.05 * expected.abs().max(dim=1, keepdim=True).values
+    assert off.sum() < 12  # only where a threshold of the quantiser lies between the two points
+    assert (gradient[0, 29 - 2 : 29 + 3] == 0).all()  # close to zero nothing costs bits
 
 
 def test_bits_sum_to_a_distribution() -> None:
