@@ -102,8 +102,10 @@ class _Annealer:
         linear = squared = None
         for number in range(passes + 1):
             latent, residual, symbols = self._decoded(scaled)
-            bend = 0.5 * self._curvature(latent) if bend is None else bend
-            distortion, slope = self._distortion(latent)
+            last = number == passes
+            x = self._synthesised(latent, not last)
+            error = self._distortion(x)
+            distortion = error.detach()
             bits = self._bits(symbols)
             cost = distortion + bits.sum(dim=(1, 2, 3))
             best = torch.where((cost < least)[:, None, None, None], scaled, best)
@@ -111,7 +113,9 @@ class _Annealer:
             if linear is not None and squared is not None:
                 seen = (distortion - linear) / squared.clamp(min=1e-6)
                 disturbance = seen.clamp(LEAST_DISTURBANCE, MOST_DISTURBANCE)
-            if number < passes:
+            if not last:
+                bend = 0.5 * self._curvature(x, latent) if bend is None else bend
+                slope = self._slope(error, latent)
                 margin = first + (LAST_MARGIN - first) * number / max(1, passes - 1)
                 change = self._change(symbols, bits, slope, margin * disturbance[:, None, None, None] * bend)
                 change = torch.where(_parity(scaled, number), change, 0)
@@ -129,28 +133,34 @@ class _Annealer:
         symbols = quantise(residual, self.offset).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         return torch.where(self.task.coded, symbols, 0)
 
-    def _distortion(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted squared error of each picture, and its slope along each symbol. Means are taken as fixed."""
-        latent.requires_grad_(True)
-        with torch.enable_grad():
-            with self.placement.half_precision():
-                x = self.network.g_s(latent, self.task.position)
+    def _synthesised(self, latent: Tensor, graph: bool) -> Tensor:
+        """The decoded pictures, with the graph back to the latents if it is needed."""
+        latent.requires_grad_(graph)
+        with torch.set_grad_enabled(graph), self.placement.half_precision():
+            x: Tensor = self.network.g_s(latent, self.task.position)
+        return x
+
+    def _distortion(self, x: Tensor) -> Tensor:
+        """Weighted squared error of each picture."""
+        with torch.set_grad_enabled(x.requires_grad):
             error = (x.float() - self.task.x).square().mean(dim=(1, 2, 3), keepdim=True)
-            distortion: Tensor = (self.weight * error)[:, 0, 0, 0]
+            return (self.weight * error)[:, 0, 0, 0]
+
+    def _slope(self, distortion: Tensor, latent: Tensor) -> Tensor:
+        """The slope of the distortion along each symbol. Means are taken as fixed."""
+        with torch.enable_grad():
             (slope,) = torch.autograd.grad(distortion.sum(), [latent])
-        return distortion.detach(), slope * self.down
+        return slope * self.down
 
     def _bits(self, symbols: Tensor) -> Tensor:
         return torch.where(self.task.coded, logistic_bits(symbols, self.task.log_scale), 0)
 
-    def _curvature(self, latent: Tensor) -> Tensor:
+    def _curvature(self, x: Tensor, latent: Tensor) -> Tensor:
         """Second derivative of the distortion along each latent, ``(N, C, 1, 1)``, means over the picture."""
         generator = torch.Generator().manual_seed(1)  # the same integers from the same picture every time
-        latent.requires_grad_(True)
-        with torch.enable_grad(), self.placement.half_precision():
-            x = self.network.g_s(latent, self.task.position)
+        with torch.enable_grad():
             direction = torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
-            (projected,) = torch.autograd.grad((x * direction).sum(), [latent])
+            (projected,) = torch.autograd.grad((x * direction).sum(), [latent], retain_graph=True)
         squares = (projected.float() * self.down).square().mean(dim=(2, 3), keepdim=True)
         curvature: Tensor = 2 * self.weight * squares / self.task.x[0].numel()
         return curvature
