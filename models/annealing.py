@@ -150,7 +150,8 @@ class _Annealer:
         """The slope of the distortion along each symbol. Means are taken as fixed."""
         with torch.enable_grad():
             (slope,) = torch.autograd.grad(distortion.sum(), [latent])
-        return slope * self.down
+        along: Tensor = slope * self.down
+        return along
 
     def _bits(self, symbols: Tensor) -> Tensor:
         return torch.where(self.task.coded, logistic_bits(symbols, self.task.log_scale), 0)
