@@ -103,8 +103,7 @@ class _Annealer:
         for number in range(passes + 1):
             latent, residual, symbols = self._decoded(scaled)
             last = number == passes
-            x = self._synthesised(latent, not last)
-            error = self._distortion(x)
+            x, error = self._distorted(latent, graph=not last)
             distortion = error.detach()
             bits = self._bits(symbols)
             cost = distortion + bits.sum(dim=(1, 2, 3))
@@ -133,18 +132,14 @@ class _Annealer:
         symbols = quantise(residual, self.offset).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         return torch.where(self.task.coded, symbols, 0)
 
-    def _synthesised(self, latent: Tensor, graph: bool) -> Tensor:
-        """The decoded pictures, with the graph back to the latents if it is needed."""
+    def _distorted(self, latent: Tensor, *, graph: bool) -> tuple[Tensor, Tensor]:
+        """The decoded pictures and the weighted squared error of each, with the graph to the latents if asked for."""
         latent.requires_grad_(graph)
-        with torch.set_grad_enabled(graph), self.placement.half_precision():
-            x: Tensor = self.network.g_s(latent, self.task.position)
-        return x
-
-    def _distortion(self, x: Tensor) -> Tensor:
-        """Weighted squared error of each picture."""
-        with torch.set_grad_enabled(x.requires_grad):
+        with torch.set_grad_enabled(graph):
+            with self.placement.half_precision():
+                x = self.network.g_s(latent, self.task.position)
             error = (x.float() - self.task.x).square().mean(dim=(1, 2, 3), keepdim=True)
-            return (self.weight * error)[:, 0, 0, 0]
+            return x, (self.weight * error)[:, 0, 0, 0]
 
     def _slope(self, distortion: Tensor, latent: Tensor) -> Tensor:
         """The slope of the distortion along each symbol. Means are taken as fixed."""

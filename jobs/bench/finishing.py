@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import Tensor
+
 from lichen.jobs.bdrate import Point, bd_rate
 from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
@@ -19,8 +21,9 @@ from lichen.jobs.training.loop import VALIDATION_QUALITIES, Trainer
 from lichen.models import defaults
 from lichen.models.architectures import network_from_files
 from lichen.models.errors import UsageError
-from lichen.models.networks.hyperprior import RateProxy, noisy_bits, rounded_bits, secant_bits
+from lichen.models.networks.hyperprior import RateProxy, logistic_bits, secant_bits
 from lichen.models.networks.network import CodecNetwork
+from lichen.models.networks.rounding import noisy, rounded
 from lichen.models.zoo import full_files
 
 
@@ -59,6 +62,16 @@ class Finishing:
     steps: int
     before: float
     cases: tuple[FinishCase, ...]
+
+
+def noisy_bits(residual: Tensor, _offset: Tensor, log_scale: Tensor) -> Tensor:
+    """Bits of the residual with uniform noise instead of rounding."""
+    return logistic_bits(noisy(residual), log_scale)
+
+
+def rounded_bits(residual: Tensor, _offset: Tensor, log_scale: Tensor) -> Tensor:
+    """Bits of the rounded residual, with the gradient as if it were not."""
+    return logistic_bits(rounded(residual), log_scale)
 
 
 FINISHES = (

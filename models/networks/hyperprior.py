@@ -29,7 +29,7 @@ SCALE_SLOPE = 0.25
 """Slope of the scale network's activations below zero."""
 RATE_WEIGHT = 0.08
 """Squared quantisation steps that a bit is worth when symbols are chosen."""
-SECANT_WEIGHT = 1.3
+SECANT_WEIGHT = 1.2
 """Makes up for the distortion, whose straight-through gradient pushes also those residuals that stay zero."""
 
 
@@ -57,16 +57,6 @@ def logistic_bits(residual: Tensor, log_scale: Tensor) -> Tensor:
 
 RateProxy = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Bits with a gradient, from scaled residuals, their ``rounding_offset`` and their log scales."""
-
-
-def noisy_bits(residual: Tensor, _offset: Tensor, log_scale: Tensor) -> Tensor:
-    """Bits of the residual with uniform noise instead of rounding."""
-    return logistic_bits(noisy(residual), log_scale)
-
-
-def rounded_bits(residual: Tensor, _offset: Tensor, log_scale: Tensor) -> Tensor:
-    """Bits of the rounded residual, with the gradient as if it were not."""
-    return logistic_bits(rounded(residual), log_scale)
 
 
 def secant_bits(residual: Tensor, offset: Tensor, log_scale: Tensor) -> Tensor:
