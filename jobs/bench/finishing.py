@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,16 +27,22 @@ from lichen.models.networks.network import CodecNetwork
 from lichen.models.networks.rounding import noisy, rounded
 from lichen.models.zoo import full_files
 
+RATE = 3e-4
+"""Learning rate that all begin with."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """One choice changed: fields of ``TrainConfig``, what gives rates a gradient, or which parts do not learn."""
+    """One choice changed: fields of ``TrainConfig``, what gives rates a gradient, which parts do not learn, or the
+    target."""
 
     name: str
     note: str
     change: dict[str, Any] = field(default_factory=dict)
     rate: RateProxy = secant_bits
     frozen: tuple[str, ...] = ()
+    distilled: float = 0.0
+    """Share of the teacher's reconstruction in what reconstructions are compared with (Hinton et al., 2015)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +82,18 @@ def rounded_bits(residual: Tensor, _offset: Tensor, log_scale: Tensor) -> Tensor
 
 
 FINISHES = (
-    Finish(name="shipped", note="crops of 256 pixels, learning rate down to nothing, rates that change by whole steps"),
-    Finish(name="small-crops", note="four times as many crops of 128 pixels", change={"crop": 128, "batch": 16}),
-    Finish(name="large-crops", note="half as many crops of 384 pixels", change={"crop": 384, "batch": 2}),
-    Finish(name="constant", note="no decay of the learning rate", change={"final_rate": 3e-4}),
+    Finish(
+        name="shipped",
+        note="2 crops of 384 pixels, learning rate down to nothing, rates that change by whole steps",
+    ),
+    Finish(name="crops-192", note="8 crops of 192 pixels", change={"crop": 192, "batch": 8}),
+    Finish(name="crops-128", note="18 crops of 128 pixels", change={"crop": 128, "batch": 18}),
+    Finish(name="constant", note="no decay of the learning rate", change={"final_rate": RATE}),
     Finish(name="relative", note="the logarithm of each crop's loss", change={"relative": True}),
     Finish(name="noise", note="rates of residuals with uniform noise", rate=noisy_bits),
     Finish(name="rounded", note="rates of rounded residuals, straight-through gradients", rate=rounded_bits),
     Finish(name="entropy", note="only the entropy model learns", frozen=("g_a", "g_s")),
+    Finish(name="distilled", note="half of the target is what the teacher makes of the picture", distilled=0.5),
 )
 
 
@@ -90,6 +101,7 @@ def run(
     sources: Sequence[str | Path],
     *,
     codec: str = defaults.CODEC,
+    teacher: str | None = None,
     steps: int = 200,
     names: Sequence[str] | None = None,
     cache: str | Path | None = None,
@@ -98,14 +110,15 @@ def run(
 ) -> Finishing:
     """Go on with a codec's weights for ``steps`` steps in every way of ``FINISHES`` (or those of ``names``).
 
-    ``held`` pictures are kept for validation. Raises ``UsageError`` and ``TrainingError``.
+    ``teacher`` is a stronger codec; without one nothing is distilled. ``held`` pictures are kept for validation. Raises
+    ``UsageError`` and ``TrainingError``.
     """
-    finishes = chosen(FINISHES, names)
-    network = network_from_files(full_files(codec))
-    if not isinstance(network, CodecNetwork):
-        raise UsageError(f"{codec} has another entropy model than the codecs that are compared here")
+    if names and teacher is None and any(f.distilled for f in chosen(FINISHES, names)):
+        raise UsageError("distillation needs a teacher")
+    finishes = [finish for finish in chosen(FINISHES, names) if teacher is not None or not finish.distilled]
+    network, master = _network(codec), None if teacher is None else _network(teacher).eval()
     base = TrainConfig(
-        steps=steps, batch=4, crop=256, large_part=0.0, rate=3e-4, final_rate=1e-6, warmup=max(1, steps // 10),
+        steps=steps, batch=2, crop=384, large_part=0.0, rate=RATE, final_rate=1e-6, warmup=max(1, steps // 10),
         ema=0.99, validation=held,
     )  # fmt: skip
     cases = []
@@ -116,9 +129,26 @@ def run(
             config, folder = replace(base, **finish.change), Path(scratch) / finish.name
             trainer = Trainer(network.config, config, pictures, folder)
             trainer.adopt(network)
+            if finish.distilled and master is not None:
+                trainer.target = partial(_towards, master, finish.distilled)
             before = before or trainer.validate()
             cases.append(_case(finish, trainer, before, tell))
     return Finishing(codec=codec, steps=steps, before=before["loss"], cases=tuple(cases))
+
+
+def _network(codec: str) -> CodecNetwork:
+    network = network_from_files(full_files(codec))
+    if not isinstance(network, CodecNetwork):
+        raise UsageError(f"{codec} has another entropy model than the codecs that are compared here")
+    return network
+
+
+def _towards(teacher: CodecNetwork, share: float, x: Tensor, quality: Tensor) -> Tensor:
+    """Pictures, moved by ``share`` towards what the teacher makes of them.
+
+    Squared errors against this differ from the weighted sum of those against both by what no student can change.
+    """
+    return x.lerp(teacher(x, quality)[0].float(), share)
 
 
 def _case(finish: Finish, trainer: Trainer, before: Mapping[str, float], tell: Callable[[float], None]) -> FinishCase:

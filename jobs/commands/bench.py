@@ -226,7 +226,8 @@ def ablation(
 def finishing(
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
     codec: Annotated[str, typer.Option(help="Whose weights all begin with.")] = defaults.CODEC,
-    steps: Annotated[int, typer.Option(min=1, help="Of each run, with 262,144 pixels a step.")] = 200,
+    teacher: Annotated[str | None, typer.Option(help="A stronger codec, to distil.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of each run, with 294,912 pixels a step.")] = 200,
     variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these; may be repeated.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -237,7 +238,9 @@ def finishing(
     from lichen.jobs.live import Live
 
     with Live("Training") as live:
-        result = run(list(sources), codec=codec, steps=steps, names=variants, cache=cache, report=live.update)
+        result = run(
+            list(sources), codec=codec, teacher=teacher, steps=steps, names=variants, cache=cache, report=live.update
+        )
     if as_json:
         console.write_json(result)
         return

@@ -96,6 +96,8 @@ class Trainer:
             for name, parameter in self.network.named_parameters()
             if name in factors
         ]
+        self.target: Callable[[Tensor, Tensor], Tensor] = lambda x, _quality: x
+        """What reconstructions of pictures at qualities ``(B,)`` are compared with, in training: the pictures."""
         self.step = 0
         self.minutes = 0.0
         self.skipped = 0
@@ -155,17 +157,19 @@ class Trainer:
     # --- one step ---------------------------------------------------------------------------------
 
     def _objective(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        losses, mse, bpp = self._losses(x, quality)
+        with torch.no_grad():
+            target = self.target(x, quality)
+        losses, mse, bpp = self._losses(x, quality, target)
         if self.config.relative:
             losses = RELATIVE_UNIT * losses.log()
         return losses.mean(), mse, bpp
 
-    def _losses(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, the MSE and the bits per pixel of each crop."""
+    def _losses(self, x: Tensor, quality: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, the MSE against ``target`` and the bits per pixel of each crop."""
         context = torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
         with context:
             decoded, y_bits, z_bits = self.network(x, quality)
-        mse = (decoded.float() - x).square().mean(dim=(1, 2, 3))
+        mse = (decoded.float() - target).square().mean(dim=(1, 2, 3))
         bpp = (y_bits + z_bits) / (x.shape[2] * x.shape[3])
         weight = self.network.lagrangian(quality)
         return (weight * 255**2 * mse + bpp) / weight.sqrt(), mse, bpp
@@ -233,7 +237,7 @@ class Trainer:
             for middle in self.held:
                 x = (middle.to(self.device) / 255).contiguous(memory_format=torch.channels_last)
                 q = torch.full((len(x),), quality, device=self.device)
-                loss, mse, bpp = self._losses(x, q)
+                loss, mse, bpp = self._losses(x, q, x)
                 totals.append(torch.stack([loss.sum(), -10 * torch.log10(mse).sum(), bpp.sum()]).cpu())
             loss_sum, psnr, bpp_sum = (torch.stack(totals).sum(0) / len(self.held)).tolist()
             result |= {f"psnr_{quality:.0f}": psnr, f"bpp_{quality:.0f}": bpp_sum}

@@ -9,6 +9,7 @@ from learned_support import new_network
 from snapped_support import lively
 
 from lichen.jobs.bench.finishing import FINISHES, run
+from lichen.models import defaults
 from lichen.models.architectures import export
 from lichen.models.errors import UsageError
 from lichen.models.zoo import write_codec
@@ -25,7 +26,8 @@ def test_every_way_goes_on_from_the_same_weights(codec: str, data_folder: Path, 
     def report(share: float, name: str) -> None:
         seen.append((share, name))
 
-    result = run([data_folder / "samples"], codec=codec, steps=4, cache=tmp_path, held=1, report=report)
+    photos = [data_folder / "samples"]
+    result = run(photos, codec=codec, teacher=defaults.CODEC, steps=4, cache=tmp_path, held=1, report=report)
     assert [name for _, name in seen[:: len(seen) // len(FINISHES)]] == [finish.name for finish in FINISHES]
     assert [case.name for case in result.cases] == [finish.name for finish in FINISHES]
     assert [share for share, _ in seen] == sorted(share for share, _ in seen) and seen[-1][0] == 1
@@ -38,6 +40,8 @@ def test_every_way_goes_on_from_the_same_weights(codec: str, data_folder: Path, 
 def test_unknown_ways_and_other_codecs(codec: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no nonsense; there are shipped, "):
         run([tmp_path], codec=codec, names=["nonsense"])
+    with pytest.raises(UsageError, match="needs a teacher"):
+        run([tmp_path], codec=codec, names=["distilled"])
     published = write_codec(tmp_path, "published", export(lively("mbt2018-mean"), "published", {}))
     with pytest.raises(UsageError, match="another entropy model"):
         run([tmp_path], codec=str(published))
