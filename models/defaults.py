@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 CODEC: Final = "s2c-conv"
+STRONG_CODEC: Final = "s2c-conv-deep"
+"""Twice as deep: fewer bytes for more time, in the encoder and in the decoder."""
 EFFORT: Final = 3
 """The most that costs no search in the encoder."""
 QUALITY: Final = 90.0

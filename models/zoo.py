@@ -35,7 +35,7 @@ FAMILY_GROUP = "lichen.families"
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
-_LEARNED = (defaults.CODEC,)
+_LEARNED = (defaults.CODEC, defaults.STRONG_CODEC)
 _CLASSICAL = ("jpeg", "webp", "avif", "jxl")
 
 
@@ -138,11 +138,13 @@ def check_placement(device: str, precision: str) -> None:
         raise UsageError(f"unknown precision {precision!r}; use one of {', '.join(PRECISIONS)}")
 
 
-def shipped_card(name: str) -> dict[str, Any]:
-    """The JSON of a learned codec that ships here: architecture, digest, training, evaluation, credits."""
-    if name not in _LEARNED:
-        raise UnknownCodec(f"{name!r} is not one of the learned codecs {', '.join(_LEARNED)}")
-    return parse_card(_packaged(name))
+def training_notes(name: str) -> dict[str, Any]:
+    """What the JSON of a learned codec tells of its training and evaluation; nothing for other codecs."""
+    try:
+        notes = parse_card(full_files(name)).get("notes")
+    except UnknownCodec:
+        return {}
+    return notes if isinstance(notes, dict) else {}
 
 
 def full_files(name: str) -> dict[str, bytes]:

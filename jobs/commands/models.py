@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lichen.models.codec import Codec
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -45,22 +47,38 @@ def show(
     name: Annotated[str, typer.Argument(help="A codec's name.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show one codec: its digest, its files, and its configuration with the model card."""
+    """Show one codec: digest, files, configuration, and how a learned one was trained and what it measured."""
     import json
 
     from lichen.jobs import console
-    from lichen.models.zoo import load_codec
+    from lichen.models.zoo import load_codec, training_notes
 
     codec = load_codec(name)
-    summary = _summary(codec) | {"configuration": json.loads(codec.decoder_files()["json"])}
+    configuration = json.loads(codec.decoder_files()["json"])
+    summary, notes = _summary(codec), training_notes(name)
     if as_json:
-        console.write_json(summary)
+        console.write_json(summary | {"configuration": configuration, "notes": notes})
         return
     out = console.stdout()
     for key, value in summary.items():
-        if key != "configuration":
-            out.print(f"{key}: {value}")
-    out.print_json(data=summary["configuration"])
+        out.print(f"{key}: {value}")
+    evaluation = notes.pop("evaluation", None)
+    out.print_json(data={"configuration": configuration} | notes)
+    if evaluation is not None:
+        _show_evaluation(evaluation)
+
+
+def _show_evaluation(evaluation: Mapping[str, Any]) -> None:
+    from lichen.jobs import console
+
+    points = console.table(str(evaluation["data"]), ("quality", "bpp", "PSNR dB", "MS-SSIM"))
+    for point in evaluation["points"]:
+        numbers = f"{point['bpp']:.3f}", f"{point['psnr']:.2f}", f"{point['ms_ssim']:.4f}"
+        points.add_row(f"{point['quality']:g}", *numbers)
+    rates = console.table("BD-rate by PSNR", ("against", ""))
+    for other, percent in sorted(evaluation["bd_rate_psnr_percent"].items(), key=lambda item: item[1]):
+        rates.add_row(other, f"{percent:+.1f} %")
+    console.stdout().print(points, rates)
 
 
 def architectures(as_json: JsonOption = False) -> None:

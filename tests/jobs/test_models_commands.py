@@ -13,10 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lichen.jobs.cli import build_app
+from lichen.models import defaults
 from lichen.models.architectures import architecture_names
 from lichen.models.errors import UsageError
 from lichen.models.networks.cwam import CWAM, CWAMConfig
-from lichen.models.zoo import check_name, codec_names, load_codec
+from lichen.models.zoo import check_name, codec_names, full_files, load_codec, training_notes
 
 
 def test_architectures() -> None:
@@ -28,6 +29,28 @@ def test_architectures() -> None:
     assert "no-channel" in found["hscatb"]["switches"]
     table = CliRunner().invoke(build_app(), ["models", "architectures"])
     assert "cwam-320" in table.stdout
+
+
+def test_a_codec_that_ships_tells_how_it_was_trained() -> None:
+    for name in (defaults.CODEC, defaults.STRONG_CODEC):
+        done = CliRunner().invoke(build_app(), ["models", "show", name, "--json"])
+        assert done.exit_code == 0, done.output
+        shown = json.loads(done.stdout)
+        assert shown["name"] == shown["configuration"]["name"] == name
+        assert shown["digest"] == load_codec(name).digest
+        assert shown["notes"]["training"]["steps"] > 1000 and len(shown["notes"]["evaluation"]["points"]) == 8
+        readable = CliRunner().invoke(build_app(), ["models", "show", name]).stdout
+        percent = shown["notes"]["evaluation"]["bd_rate_psnr_percent"]["AVIF (speed 6, 4:4:4)"]
+        assert f"{percent:+.1f} %" in readable and '"minutes"' in readable
+    classical = json.loads(CliRunner().invoke(build_app(), ["models", "show", "webp", "--json"]).stdout)
+    assert classical["notes"] == {} and classical["configuration"]["family"] == "classical"
+
+
+def test_the_stronger_codec_has_more_blocks_and_ships_small() -> None:
+    default, strong = (training_notes(name)["evaluation"] for name in (defaults.CODEC, defaults.STRONG_CODEC))
+    avif = [notes["bd_rate_psnr_percent"]["AVIF (speed 6, 4:4:4)"] for notes in (default, strong)]
+    assert avif[1] < avif[0] < 0
+    assert sum(map(len, full_files(defaults.STRONG_CODEC).values())) < 16e6
 
 
 def test_an_imported_checkpoint_is_a_codec_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from learned_support import kodak, new_network, photograph
 
-from lichen.models import planes
+from lichen.models import defaults, planes
 from lichen.models.bitstream import pack, unpack
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.codec import Codec
@@ -15,6 +15,8 @@ from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
 from lichen.models.learned import LearnedCodec
 from lichen.models.placement import place
 from lichen.models.zoo import load_codec
+
+SHIPPED = (defaults.CODEC, defaults.STRONG_CODEC)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -82,8 +84,9 @@ def test_tiles_have_no_seams_and_cost_no_rate(codec: LearnedCodec, monkeypatch: 
     assert len(encoded.bitstream) < len(whole.bitstream) * 1.005 + overhead
 
 
-def test_no_seam_shows_with_the_shipped_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped = load_codec("s2c-conv")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_seam_shows_with_the_shipped_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = load_codec(name)
     image = np.concatenate([kodak(0), kodak(3)], axis=1)  # 512 x 1536
     (whole,) = shipped.encode([image], 50)
     untiled = squared_error(shipped.decode([whole.bitstream])[0].pixels, image)
@@ -101,13 +104,14 @@ def test_no_seam_shows_with_the_shipped_weights(monkeypatch: pytest.MonkeyPatch)
     assert len(encoded.bitstream) < len(whole.bitstream) * 1.005
 
 
-def test_half_precision_shows_nowhere() -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_half_precision_shows_nowhere(name: str) -> None:
     """Of the sample photographs this one suffers most from half precision."""
     image = np.ascontiguousarray(photograph()[:256, :256])
-    (encoded,) = load_codec("s2c-conv", precision="float32").encode([image], 50)
+    (encoded,) = load_codec(name, precision="float32").encode([image], 50)
     errors = []
     for precision in ("float32", "bfloat16"):
-        (decoded,) = load_codec("s2c-conv", precision=precision).decode([encoded.bitstream])
+        (decoded,) = load_codec(name, precision=precision).decode([encoded.bitstream])
         assert decoded.symbols == encoded.symbols
         errors.append(psnr(decoded.pixels, image))
     assert errors[0] == pytest.approx(errors[1], abs=0.02)
