@@ -113,9 +113,11 @@ def run(
     ``teacher`` is a stronger codec; without one nothing is distilled. ``held`` pictures are kept for validation. Raises
     ``UsageError`` and ``TrainingError``.
     """
-    if names and teacher is None and any(f.distilled for f in chosen(FINISHES, names)):
-        raise UsageError("distillation needs a teacher")
-    finishes = [finish for finish in chosen(FINISHES, names) if teacher is not None or not finish.distilled]
+    finishes = chosen(FINISHES, names)
+    if teacher is None:
+        if names and any(finish.distilled for finish in finishes):
+            raise UsageError("distillation needs a teacher")
+        finishes = [finish for finish in finishes if not finish.distilled]
     network, master = _network(codec), None if teacher is None else _network(teacher).eval()
     base = TrainConfig(
         steps=steps, batch=2, crop=384, large_part=0.0, rate=RATE, final_rate=1e-6, warmup=max(1, steps // 10),

@@ -46,7 +46,7 @@ def test_a_codec_that_ships_tells_how_it_was_trained() -> None:
     assert classical["notes"] == {} and classical["configuration"]["family"] == "classical"
 
 
-def test_the_stronger_codec_has_more_blocks_and_ships_small() -> None:
+def test_the_stronger_codec_is_stronger_and_ships_small() -> None:
     default, strong = (training_notes(name)["evaluation"] for name in (defaults.CODEC, defaults.STRONG_CODEC))
     avif = [notes["bd_rate_psnr_percent"]["AVIF (speed 6, 4:4:4)"] for notes in (default, strong)]
     assert avif[1] < avif[0] < 0
