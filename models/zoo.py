@@ -94,6 +94,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_user_name(name: str) -> str:
+    """``name``, if a codec in the user's folder is found by it. Raises ``UsageError``."""
+    if check_name(name) in _shipped():
+        raise UsageError(f"a codec named {name!r} ships with lichen and would be used instead; choose another name")
+    return name
+
+
 def user_folder() -> Path:
     """Where the user's own codecs are looked for."""
     if own := os.environ.get("LICHEN_CODECS"):
@@ -148,17 +155,17 @@ def training_notes(name: str) -> dict[str, Any]:
 
 
 def full_files(name: str) -> dict[str, bytes]:
-    """The codec files, encoder included, of a learned codec that ships here or of the codec JSON at a path.
+    """The codec files, encoder included, of the learned codec that ``load_codec`` loads by this name.
 
-    Raises ``UnknownCodec``.
+    Raises ``UnknownCodec``, also for codecs that have no such files.
     """
     if name.endswith(".json"):
         return _read_path(Path(name))
-    if name in _user_names():
+    if name in _LEARNED:
+        return _packaged(name)
+    if name in _user_names() and name not in _CLASSICAL:
         return _read_path(user_folder() / f"{name}.json")
-    if name not in _LEARNED:
-        raise UnknownCodec(f"{name!r} is not one of the learned codecs {', '.join(_LEARNED)}, nor a .json file")
-    return _packaged(name)
+    raise UnknownCodec(f"{name!r} is not one of the learned codecs {', '.join(_LEARNED)}, nor a .json file")
 
 
 def _packaged(name: str) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from lichen.models import defaults
 from lichen.models.architectures import architecture_names
 from lichen.models.errors import UsageError
 from lichen.models.networks.cwam import CWAM, CWAMConfig
-from lichen.models.zoo import check_name, codec_names, full_files, load_codec, training_notes
+from lichen.models.zoo import check_name, codec_names, full_files, load_codec, training_notes, write_codec
 
 
 def test_architectures() -> None:
@@ -71,6 +71,22 @@ def test_an_imported_checkpoint_is_a_codec_by_name(tmp_path: Path, monkeypatch: 
     command = ["compress", str(tmp_path / "picture.png"), str(tmp_path / "archive"), "--codec", "cwam-16", "--local"]
     done = CliRunner().invoke(build_app(), [*command, *floors, "--json"])
     assert done.exit_code == 0, done.output
+
+
+def test_a_name_that_ships_is_the_shipped_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICHEN_CODECS", str(tmp_path / "codecs"))
+    shipped = full_files(defaults.CODEC)
+    for name in (defaults.CODEC, "webp", "mine"):
+        write_codec(tmp_path / "codecs", name, full_files(defaults.STRONG_CODEC))
+    assert full_files(defaults.CODEC) == shipped
+    assert load_codec(defaults.CODEC).digest != load_codec("mine").digest == load_codec(defaults.STRONG_CODEC).digest
+    assert full_files("mine") == full_files(defaults.STRONG_CODEC)
+    assert training_notes("webp") == {}
+    torch.save({"state_dict": CWAM(CWAMConfig(channels=16, context="serial")).state_dict()}, tmp_path / "best.pth.tar")
+    arguments = ["models", "import", "cwam", str(tmp_path / "best.pth.tar"), "--name", defaults.CODEC]
+    refused = CliRunner().invoke(build_app(), arguments)
+    assert refused.exit_code != 0 and "ships with lichen" in " ".join(refused.output.split())
+    assert CliRunner().invoke(build_app(), [*arguments, "--out", str(tmp_path)]).exit_code == 0
 
 
 def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
