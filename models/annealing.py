@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lichen.models.integer import SYMBOL_LIMIT
+from lichen.models.fixedpoint import SYMBOL_LIMIT
 from lichen.models.networks.hyperprior import EntropyModel, logistic_bits, quantise, rounding_offset
 from lichen.models.networks.network import CodecNetwork
 from lichen.models.placement import Placement

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lichen.models import checkpoint, published
 from lichen.models.card import decoder_card, parse_card
 from lichen.models.errors import InvalidCodec, UsageError
+from lichen.models.hypercontext import HyperContext
 from lichen.models.learned import LearnedCodec
 from lichen.models.networks.cwam import CWAMConfig
 from lichen.models.networks.grouped import GroupedConfig
@@ -87,10 +88,15 @@ def from_json(value: Mapping[str, Any]) -> Config:
     return config
 
 
-def export(network: Network, name: str, notes: Mapping[str, Any]) -> dict[str, bytes]:
-    """Codec files of a trained network, ``{"json": ..., "safetensors": ...}``. Raises ``TrainingError``."""
+def export(
+    network: Network, name: str, notes: Mapping[str, Any], context: HyperContext | None = None
+) -> dict[str, bytes]:
+    """Codec files of a trained network, ``{"json": ..., "safetensors": ...}``. Raises ``TrainingError``.
+
+    ``context`` is that of the hyper-latent, for networks with the decoupled entropy model.
+    """
     if isinstance(network, CodecNetwork):
-        return checkpoint.export_codec(network, name, notes)
+        return checkpoint.export_codec(network, name, notes, context)
     network.entropy_bottleneck.solve_medians()
     return published.export_published(network, name, notes)
 

@@ -14,7 +14,8 @@ from lichen.models import bitstream
 from lichen.models.codec import MAX_QUALITY, Decoded, Encoded, Pixels, check_effort, check_qualities, symbol_digest
 from lichen.models.defaults import EFFORT
 from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
-from lichen.models.integer import SYMBOL_LIMIT, code_quality, quality_code
+from lichen.models.fixedpoint import SYMBOL_LIMIT
+from lichen.models.integer import code_quality, quality_code
 from lichen.models.placement import Placement
 from lichen.models.planes import GRID, Plan, cut, padded_part, round_up, to_planes
 from lichen.models.tiling import Window

@@ -44,14 +44,14 @@ def check_digest(card: Mapping[str, Any], codec: Codec) -> None:
         raise InvalidCodec(f"codec {codec.name}: the digest does not match the weights; the files are damaged")
 
 
-def check_fields(config: Mapping[str, Any], family: str, version: int, names: frozenset[str]) -> None:
-    """Raise ``InvalidCodec`` unless the decoder's part has just these fields, for a family and version of the format.
+def check_fields(config: Mapping[str, Any], family: str, versions: tuple[int, ...], names: frozenset[str]) -> None:
+    """Raise ``InvalidCodec`` unless the decoder's part has just these fields, for a family and a version of the format.
 
     Beside ``names`` those are the family, the format, the codec's name and its self-test.
     """
     if set(config) != {"family", "format", "name", "self_test"} | names:
         raise InvalidCodec("the codec JSON does not have the fields of this format")
-    if config["family"] != family or not is_version(config["format"], version):
+    if config["family"] != family or not any(is_version(config["format"], v) for v in versions):
         raise InvalidCodec(
             f"codec format {str(config['format'])[:20]} of {str(config['family'])[:40]} is not known here"
         )

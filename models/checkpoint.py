@@ -8,7 +8,7 @@ dtype, shape and bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
@@ -17,13 +17,15 @@ from lichen.models.arrays import Arrays, canonical, decoder_digest, fit_weights,
 from lichen.models.card import check_digest, check_fields, decoder_card, number_between, parse_card
 from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.export import integer_prior, restore_floats
+from lichen.models.hypercontext import HyperContext
 from lichen.models.integer import IntegerPrior, self_test
 from lichen.models.learned import LearnedCodec
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.networks.trunks import parse
 from lichen.models.placement import Placement
 
-FORMAT = 1
+PLAIN, WITH_CONTEXT = 1, 2
+"""Versions of the format: the second has a context of the hyper-latent."""
 FAMILY = "decoupled"
 """Networks of ``NetworkConfig`` with the decoupled entropy model."""
 _ENCODER = ("g_a.", "entropy.h_a.")
@@ -36,10 +38,13 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
-def export_codec(network: CodecNetwork, name: str, notes: Mapping[str, Any]) -> dict[str, bytes]:
+def export_codec(
+    network: CodecNetwork, name: str, notes: Mapping[str, Any], context: HyperContext | None = None
+) -> dict[str, bytes]:
     """Freeze a trained network into codec files, ``{"json": ..., "safetensors": ...}``, both halves in float16.
 
-    ``notes`` (training, evaluation, credits) are kept in the JSON beside what decoding needs.
+    ``notes`` (training, evaluation, credits) are kept in the JSON beside what decoding needs. ``context`` is that of
+    the hyper-latent, if one was fitted.
     Raises ``TrainingError`` if the weights have diverged.
     """
     state = {n: t.detach().float().cpu() for n, t in network.state_dict().items()}
@@ -49,11 +54,11 @@ def export_codec(network: CodecNetwork, name: str, notes: Mapping[str, Any]) -> 
             if key.startswith(prefixes):
                 table = key.endswith(".table")
                 arrays[side + key] = tensor.numpy() if table else tensor.half().numpy()
-    prior = integer_prior(network.entropy)
+    prior = replace(integer_prior(network.entropy), context=context)
     arrays |= {f"decoder.{_INTEGER}{n}": a for n, a in prior.to_arrays().items()}
     decoder = {
         "family": FAMILY,
-        "format": FORMAT,
+        "format": PLAIN if context is None else WITH_CONTEXT,
         "name": name,
         "arguments": asdict(network.config),
         "self_test": self_test(prior.placed(torch.device("cpu"))).hex(),
@@ -99,6 +104,8 @@ def _build(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None, p
     prior = IntegerPrior.from_arrays(_integers(decoder))
     if (prior.latent, prior.hyper, prior.offset.shape[0]) != (arguments.latent, arguments.hyper, arguments.anchors):
         raise InvalidCodec("the integer prior does not fit the architecture")
+    if (prior.context is not None) != (config["format"] == WITH_CONTEXT):
+        raise InvalidCodec("the integer prior does not fit the version of the codec's format")
     config = dict(config)
     files = {"json": canonical(config), "safetensors": pack_arrays(decoder)}
     return LearnedCodec(
@@ -114,7 +121,7 @@ def _build(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None, p
 
 
 def _arguments(config: Mapping[str, Any]) -> NetworkConfig:
-    check_fields(config, FAMILY, FORMAT, frozenset({"arguments"}))
+    check_fields(config, FAMILY, (PLAIN, WITH_CONTEXT), frozenset({"arguments"}))
     given = config["arguments"]
     names = {f.name for f in fields(NetworkConfig)}
     if not isinstance(given, dict) or set(given) != names:

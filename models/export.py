@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from lichen.models.entropy.tables import CoderTables, tables_from_pmfs
 from lichen.models.errors import TrainingError
-from lichen.models.integer import KERNELS, LAYERS, UNIT, WEIGHT_UNIT, IntegerPrior
+from lichen.models.fixedpoint import UNIT, WEIGHT_UNIT
+from lichen.models.hypercontext import LEVELS, PHASES, HyperContext
+from lichen.models.integer import KERNELS, LAYERS, IntegerPrior
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MAX, SCALE_MIN, SCALES, Z_STEP_MIN, EntropyModel
 
 SKIP_BELOW = 0.17
@@ -19,20 +23,47 @@ SKIP_BELOW = 0.17
 
 def coder_tables() -> CoderTables:
     """Tables of discretised logistic densities at the scales of the entropy model, of least expected length."""
-    scales = np.exp(math.log(SCALE_MIN) + LOG_STEP * np.arange(SCALES))
-    pmfs = [_logistic_pmf(scale) for scale in scales.tolist()]
-    skip = int(np.searchsorted(scales, SKIP_BELOW))
-    return tables_from_pmfs(pmfs, [-(len(p) // 2) for p in pmfs], skip_index=skip)
+    scales = _scales()
+    return _tables([(scale, 0.0) for scale in scales.tolist()], int(np.searchsorted(scales, SKIP_BELOW)))
 
 
-def _logistic_pmf(scale: float) -> NDArray[np.float64]:
-    """Probabilities of -half..half under a logistic density of standard deviation ``scale``."""
+def context_tables() -> CoderTables:
+    """Those of the hyper-latent's context: the lower scales, each with ``PHASES`` means between 0 and 1/2."""
+    scales = _scales()[:LEVELS]
+    phases = [(phase + 0.5) / (2 * PHASES) for phase in range(PHASES)]
+    skip = PHASES * int(np.searchsorted(scales, SKIP_BELOW))
+    return _tables([(scale, phase) for scale in scales.tolist() for phase in phases], skip)
+
+
+def _scales() -> NDArray[np.float64]:
+    scales: NDArray[np.float64] = np.exp(math.log(SCALE_MIN) + LOG_STEP * np.arange(SCALES))
+    return scales
+
+
+def _tables(densities: Sequence[tuple[float, float]], skip_index: int) -> CoderTables:
+    pmfs = [_logistic_pmf(scale, mean) for scale, mean in densities]
+    return tables_from_pmfs(pmfs, [-(len(p) // 2) for p in pmfs], skip_index=skip_index)
+
+
+def _logistic_pmf(scale: float, mean: float) -> NDArray[np.float64]:
+    """Probabilities of -half..half under a logistic density of standard deviation ``scale`` around ``mean``."""
     spread = scale * math.sqrt(3) / math.pi
     half = max(1, math.ceil(spread * math.log(2.0**15)))  # beyond, a value is rarer than the least frequency
-    edges = (np.arange(half + 2) - 0.5) / spread
-    survival = np.exp(-edges) / (1 + np.exp(-edges))
-    one_sided = survival[:-1] - survival[1:]
-    return np.concatenate([one_sided[:0:-1], one_sided])
+    values = np.arange(-half, half + 1)
+    near = (np.abs(values - mean) - 0.5) / spread  # the edge towards the mean; the tail side is exact
+    survival, beyond = (1 / (1 + np.exp(edge)) for edge in (near, near + 1 / spread))
+    return np.asarray(survival - beyond)
+
+
+def integer_context(hidden: nn.Linear, head: nn.Linear) -> HyperContext:
+    """Freeze a context network (``lichen.jobs.training.hypercontext``) into integers. Raises ``TrainingError``."""
+    weights: dict[str, NDArray[np.int16]] = {}
+    biases: dict[str, NDArray[np.int32]] = {}
+    for name, layer in (("hidden", hidden), ("head", head)):
+        weight, bias = (t.detach().double().cpu().numpy() for t in (layer.weight.T.contiguous(), layer.bias))
+        weights[name] = _fixed(weight, WEIGHT_UNIT, np.int16, f"context {name}").astype(np.int16)
+        biases[name] = _fixed(bias, WEIGHT_UNIT * UNIT, np.int32, f"context {name}").astype(np.int32)
+    return HyperContext(weights=weights, biases=biases, tables=context_tables())
 
 
 @torch.no_grad()

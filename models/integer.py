@@ -22,24 +22,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichen.models.codec import symbol_digest
+from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
 from lichen.models.errors import InvalidCodec
+from lichen.models.fixedpoint import LIMIT, SLOPE, UNIT, WEIGHT_UNIT
+from lichen.models.hypercontext import LEVELS, HyperContext
 
-UNIT = 256
-"""Fixed-point unit of activations, hyper-latent steps and index offsets."""
-WEIGHT_UNIT = 4096
-SLOPE = 2285
-"""Table indexes per unit of log standard deviation, in 1/UNIT."""
-LIMIT = 1 << 19
-"""Activations and dequantised hyper-latents are clamped to this magnitude."""
 CODES = 793
 """Quality codes: quality 1 to 100 in steps of 1/8."""
-SYMBOL_LIMIT = 32767
-"""Symbols are clamped to this magnitude before coding."""
 
 LAYERS = ("conv1", "up1", "conv2", "up2", "head")
 KERNELS = {"conv1": 3, "up1": 1, "conv2": 3, "up2": 1, "head": 1}
 _LARGEST_WIDTH = 2048
+_CONTEXT = "context."
 
 
 def quality_code(quality: float) -> int:
@@ -71,6 +66,7 @@ class IntegerPrior:
     ``biases[layer]`` int32 ``(outputs,)`` in units of ``1 / (UNIT * WEIGHT_UNIT)``. ``offset`` int32
     ``(anchors, latent)`` is added to the network's output; ``z_step`` int32 ``(anchors, hyper)`` is
     the hyper-latent's quantisation step; ``z_index`` int32 ``(anchors, hyper)`` selects its tables; all in 1/UNIT.
+    With a ``context`` that is only where its scales start from.
     """
 
     weights: Mapping[str, NDArray[np.int16]]
@@ -79,6 +75,7 @@ class IntegerPrior:
     z_step: NDArray[np.int32]
     z_index: NDArray[np.int32]
     tables: CoderTables
+    context: HyperContext | None = None
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -91,7 +88,26 @@ class IntegerPrior:
     def hyper(self) -> int:
         return self.z_step.shape[1]
 
-    # --- indexes ----------------------------------------------------------------------------------
+    # --- the hyper-latent -------------------------------------------------------------------------
+
+    def encode_z(self, symbols: NDArray[np.int16], code: int) -> bytes:
+        """The stream of hyper-latent symbols ``(h, w, hyper)``; those of channels that are not coded must be zero."""
+        if self.context is not None:
+            return self.context.encode(symbols, self._z_base(code))
+        return rans.encode(symbols.astype(np.int32), self._z_table(symbols.shape[:2], code), self.tables)
+
+    def decode_z(self, data: bytes, height: int, width: int, code: int) -> NDArray[np.int32]:
+        """The symbols ``(height, width, hyper)`` of a stream. Raises ``CorruptBitstream``."""
+        if self.context is not None:
+            return self.context.decode(data, height, width, self._z_base(code))
+        return rans.decode(data, self._z_table((height, width), code), self.tables)
+
+    def _z_table(self, size: tuple[int, ...], code: int) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(np.broadcast_to(self.z_indexes(code), (*size, self.hyper)))
+
+    def _z_base(self, code: int) -> NDArray[np.int64]:
+        level = np.maximum(interpolate(self.z_index, np.array([code]))[0], 0)
+        return np.where(self.z_indexes(code) >= self.tables.skip_index, level, -1)
 
     def z_indexes(self, code: int) -> NDArray[np.uint8]:
         """Table index of each hyper-latent channel at a quality code: ``(hyper,)`` uint8."""
@@ -108,6 +124,8 @@ class IntegerPrior:
         steps = torch.from_numpy(self.steps(codes)).to(z.device, torch.float64)
         return (z.to(torch.float64) * steps[:, None, None, :]).clamp_(-LIMIT, LIMIT)
 
+    # --- indexes of the latent --------------------------------------------------------------------
+
     def placed(self, device: torch.device) -> ScaleNetwork:
         """The scale network with its weights on a device."""
         return ScaleNetwork(self, device)
@@ -119,7 +137,9 @@ class IntegerPrior:
         arrays: dict[str, NDArray[np.generic]] = {f"{n}.weight": w for n, w in self.weights.items()}
         arrays |= {f"{n}.bias": b for n, b in self.biases.items()}
         arrays |= {"offset": self.offset, "z_step": self.z_step, "z_index": self.z_index}
-        return arrays | {f"tables.{n}": a for n, a in self.tables.to_arrays().items()}
+        arrays |= {f"tables.{n}": a for n, a in self.tables.to_arrays().items()}
+        context = {} if self.context is None else self.context.to_arrays()
+        return arrays | {_CONTEXT + n: a for n, a in context.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> IntegerPrior:
@@ -127,7 +147,8 @@ class IntegerPrior:
         plain = {"offset", "z_step", "z_index"}
         expected = {f"{n}.{p}" for n in LAYERS for p in ("weight", "bias")} | plain
         tables = {n.removeprefix("tables."): a for n, a in arrays.items() if n.startswith("tables.")}
-        if {n for n in arrays if not n.startswith("tables.")} != expected:
+        context = {n.removeprefix(_CONTEXT): a for n, a in arrays.items() if n.startswith(_CONTEXT)}
+        if {n for n in arrays if not n.startswith(("tables.", _CONTEXT))} != expected:
             raise InvalidCodec(f"integer prior: expected the arrays {sorted(expected)}, found {sorted(arrays)}")
         for name in expected:
             dtype = np.int16 if name.endswith("weight") else np.int32
@@ -140,6 +161,7 @@ class IntegerPrior:
             z_step=arrays["z_step"].astype(np.int32),
             z_index=arrays["z_index"].astype(np.int32),
             tables=CoderTables.from_arrays(tables),
+            context=HyperContext.from_arrays(context) if context else None,
         )
 
 
@@ -177,12 +199,16 @@ class ScaleNetwork:
 
 def self_test(network: ScaleNetwork) -> bytes:
     """Digest of the indexes of a fixed pattern, which must be the same on every device: 16 bytes."""
-    hyper = network.prior.hyper
+    hyper, context = network.prior.hyper, network.prior.context
     pattern = np.arange(2 * 3 * 2 * hyper, dtype=np.int64)
     symbols = (pattern * pattern * 7919 + pattern * 104729) % 23 - 11
     codes = np.array([200, 600])
     z = torch.from_numpy(symbols.reshape(2, 3, 2, hyper)).to(network.device)
-    return symbol_digest(network.indexes(network.prior.dequantise(z, codes), codes).cpu().numpy())
+    indexes = [network.indexes(network.prior.dequantise(z, codes), codes).cpu().numpy()]
+    if context is not None:
+        around = symbols.reshape(4, 3, hyper).astype(np.int32)
+        indexes += context.indexes(around, np.full(hyper, LEVELS // 2 * UNIT))
+    return symbol_digest(*indexes)
 
 
 def _neighbourhood(x: Tensor, kernel: int) -> Tensor:
@@ -211,6 +237,8 @@ def _validate(prior: IntegerPrior) -> None:
     anchors = prior.offset.shape[0] if prior.offset.ndim == 2 else 0
     if not 2 <= anchors <= 64 or prior.z_step.ndim != 2 or prior.z_step.shape != prior.z_index.shape:
         raise InvalidCodec("integer prior: the quality tables have the wrong shapes")
+    if prior.context is not None and prior.context.hyper != prior.hyper:
+        raise InvalidCodec("integer prior: the context is for another number of hyper-latent channels")
     if prior.z_step.shape[0] != anchors:
         raise InvalidCodec("integer prior: the quality tables have different numbers of anchors")
     for name, table in (("offset", prior.offset), ("z_step", prior.z_step), ("z_index", prior.z_index)):

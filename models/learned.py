@@ -21,7 +21,8 @@ from lichen.models.batched import BatchedCodec, narrow
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.errors import InvalidCodec
-from lichen.models.integer import SYMBOL_LIMIT, UNIT, IntegerPrior, ScaleNetwork, code_quality, self_test
+from lichen.models.fixedpoint import SYMBOL_LIMIT, UNIT
+from lichen.models.integer import IntegerPrior, ScaleNetwork, code_quality, self_test
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN, SCALES, STEPS, quantise, rounding_offset, step_masks
 from lichen.models.networks.network import CodecNetwork
 from lichen.models.placement import Placement
@@ -143,15 +144,13 @@ class LearnedCodec(BatchedCodec):
         index: NDArray[np.uint8],
     ) -> Encoded:
         tables = self.prior.tables
-        channels = self.prior.z_indexes(code)
         sections, digested = [], []
         for window in plan.tiles():
             z_part = np.ascontiguousarray(z[window.at(64)])
             y_part = np.ascontiguousarray(y[window.at(16)])
-            z_index = np.ascontiguousarray(np.broadcast_to(channels, z_part.shape))
             sections.append(
                 bitstream.Section(
-                    z=rans.encode(z_part.astype(np.int32), z_index, tables),
+                    z=self.prior.encode_z(z_part, code),
                     y=rans.encode(y_part.astype(np.int32), np.ascontiguousarray(index[window.at(16)]), tables),
                 )
             )
@@ -201,12 +200,11 @@ class LearnedCodec(BatchedCodec):
         ]
 
     def _decode_z(self, parsed: bitstream.Bitstream, plan: Plan) -> NDArray[np.int16]:
-        channels = self.prior.z_indexes(parsed.quality)
-        plane = np.empty((plan.height // 64, plan.width // 64, len(channels)), dtype=np.int16)
+        plane = np.empty((plan.height // 64, plan.width // 64, self.prior.hyper), dtype=np.int16)
         for window, section in zip(plan.tiles(), parsed.sections, strict=True):
-            at = window.at(64)
-            index = np.ascontiguousarray(np.broadcast_to(channels, plane[at].shape))
-            plane[at] = narrow(rans.decode(section.z, index, self.prior.tables))
+            part = plane[window.at(64)]
+            height, width = part.shape[:2]
+            part[:] = narrow(self.prior.decode_z(section.z, height, width, parsed.quality))
         return plane
 
     def _decode_y(self, parsed: bitstream.Bitstream, plan: Plan, index: NDArray[np.uint8]) -> NDArray[np.int16]:

@@ -207,7 +207,7 @@ def _network(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None)
 
 
 def _arguments(config: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
-    check_fields(config, FAMILY, FORMAT, frozenset({"architecture", "arguments"}))
+    check_fields(config, FAMILY, (FORMAT,), frozenset({"architecture", "arguments"}))
     name, given = config["architecture"], config["arguments"]
     architecture = ARCHITECTURES.get(name) if isinstance(name, str) else None
     if architecture is None:

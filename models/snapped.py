@@ -24,7 +24,8 @@ from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
 from lichen.models.errors import InvalidCodec
-from lichen.models.integer import SYMBOL_LIMIT, code_quality
+from lichen.models.fixedpoint import SYMBOL_LIMIT
+from lichen.models.integer import code_quality
 from lichen.models.networks.stepped import SCALE_MIN, Step, SteppedNetwork
 from lichen.models.placement import Placement
 from lichen.models.planes import cut

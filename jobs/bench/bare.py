@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lichen.models.codec import Pixels
-from lichen.models.integer import UNIT, code_quality, quality_code
+from lichen.models.fixedpoint import UNIT
+from lichen.models.integer import code_quality, quality_code
 from lichen.models.learned import LearnedCodec
 from lichen.models.networks.hyperprior import STEPS
 from lichen.models.planes import GRID

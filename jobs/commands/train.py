@@ -50,6 +50,13 @@ def train(
     lanes: Annotated[
         int, typer.Option(min=1, help="Threads that share the crops of a step: on a CPU as many as cores are fastest.")
     ] = 1,
+    context_crops: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Crops that the context of the hyper-latent is fitted to at the end. Default: 1000, or fewer.",
+        ),
+    ] = None,
     from_codec: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +110,7 @@ def train(
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
         lanes=lanes,
+        context_crops=context_crops,
     )
     if rate is not None:
         config = replace(config, rate=rate)

@@ -16,7 +16,9 @@ class TrainConfig:
     layers of the networks around it, ``mean_rate`` that of the last layers of the means, ``scale_rate`` that of
     the scale network. ``lanes`` threads share the crops of a step (``lichen.jobs.training.gradients``): as many as
     there are cores are fastest on a CPU, one is repeatable. With ``relative`` the logarithm of each crop's loss counts:
-    one per cent is worth as much in a smooth crop as in a rough one.
+    one per cent is worth as much in a smooth crop as in a rough one. After the budget the context of the hyper-latent
+    is fitted to ``context_crops`` crops of up to 512 pixels a side; None means a tenth of the pixels trained on, at
+    most 1,000 such crops.
     """
 
     steps: int | None = None
@@ -40,14 +42,15 @@ class TrainConfig:
     checkpoint_every: int = 100
     lanes: int = 1
     relative: bool = False
+    context_crops: int | None = None
 
     def progress(self, step: int, minutes: float) -> float:
         """Part of the budget that is used up, 0 to 1."""
         parts = [0.0]
         if self.steps is not None:
-            parts.append(step / self.steps)
+            parts.append(step / self.steps if self.steps else 1.0)
         if self.minutes is not None:
-            parts.append(minutes / self.minutes)
+            parts.append(minutes / self.minutes if self.minutes else 1.0)
         return min(1.0, max(parts))
 
     def learning_rate(self, step: int, progress: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -249,19 +249,25 @@ class Trainer:
 
     def run(self, report: Callable[[Progress, dict[str, float] | None], None]) -> None:
         """Train to the end of the budget. Calls ``report`` after each step, with the validation where there is one."""
+        if self.best == math.inf and self.config.progress(self.step, self.minutes) >= 1:
+            self._keep_if_best(self.validate())  # nothing to train, but something to export
         while self.config.progress(self.step, self.minutes) < 1:
             progress = self.train_step()
             if not math.isfinite(progress.loss) and self.skipped > 100:
                 raise TrainingError("more than 100 steps had no finite gradient; lower the learning rate")
             last = self.config.progress(self.step, self.minutes) >= 1
             validation = self.validate() if last or self.step % self.config.validate_every == 0 else None
-            if validation is not None and validation["loss"] < self.best:
-                self.best = validation["loss"]
-                torch.save({"model": to_json(self.model), "average": self.average}, self.folder / "best.pt")
+            if validation is not None:
+                self._keep_if_best(validation)
             if last or self.step % self.config.checkpoint_every == 0:
                 self.save()
             self._log(progress, validation)
             report(progress, validation)
+
+    def _keep_if_best(self, validation: Mapping[str, float]) -> None:
+        if validation["loss"] < self.best:
+            self.best = validation["loss"]
+            torch.save({"model": to_json(self.model), "average": self.average}, self.folder / "best.pt")
 
     def _log(self, progress: Progress, validation: dict[str, float] | None) -> None:
         for name, row in (("steps.csv", asdict(progress)), ("validation.csv", validation)):

@@ -14,12 +14,13 @@ import torch
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, truncate_log
 from lichen.jobs.training.data import PictureCache, open_cache, write_held_out
+from lichen.jobs.training.hypercontext import CROPS, SIDE, fit_context
 from lichen.jobs.training.loop import Progress, Trainer
 from lichen.models import defaults
 from lichen.models.architectures import Config, Network, build, export, from_json, load_full, network_from_files
 from lichen.models.errors import InvalidCodec, TrainingError, UsageError
 from lichen.models.growing import grow
-from lichen.models.networks.network import NetworkConfig
+from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.placement import place
 from lichen.models.zoo import check_name, check_placement, full_files, write_codec
 
@@ -27,6 +28,8 @@ Report = Callable[[Progress, Mapping[str, float] | None], None]
 """Called after every step, with the validation where there was one."""
 
 PROOF_SIDE = 256
+FEWEST_CROPS = 20
+"""With fewer the context of the hyper-latent would hardly learn anything that holds elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,7 @@ def train(
     codec = digest = None
     if not stopped:
         card = _card(sources, config, trainer, pictures, last, start) | dict(notes or {})
-        codec, digest = _export(folder, name, trainer.device, pictures, card)
+        codec, digest = _export(folder, name, trainer, pictures, card)
     curves = folder / "curves.png"
     if (folder / "steps.csv").exists():
         plot_curves(folder, curves)
@@ -154,11 +157,15 @@ def best_network(path: Path, device: torch.device | str = "cpu") -> Network:
 
 
 def _export(
-    folder: Path, name: str, device: torch.device, pictures: PictureCache, card: Mapping[str, Any]
+    folder: Path, name: str, trainer: Trainer, pictures: PictureCache, card: Mapping[str, Any]
 ) -> tuple[Path, str]:
     """Write the codec files of the best weights, and prove that they decode what they encode."""
-    network = best_network(folder / "best.pt", device)
-    files = export(network, name, card)
+    network, context = best_network(folder / "best.pt", trainer.device), None
+    if isinstance(network, CodecNetwork) and (crops := _context_crops(trainer)):
+        fitted = fit_context(network, pictures, trainer.config.validation, crops=crops, seed=trainer.config.seed)
+        context = fitted.context
+        card = {**card, "hyper_context": {"crops": crops, "saved": round(fitted.saved, 4)}}
+    files = export(network, name, card, context)
     codec = load_full(files, place("cpu", "float32"))
     picture = np.ascontiguousarray(pictures.picture(0)[:PROOF_SIDE, :PROOF_SIDE])
     encoded = codec.encode([picture], 50.0)[0]
@@ -166,6 +173,15 @@ def _export(
     if decoded.symbols != encoded.symbols or decoded.pixels.shape != picture.shape:
         raise TrainingError("the exported codec does not decode what it encodes")
     return write_codec(folder, name, files), codec.digest
+
+
+def _context_crops(trainer: Trainer) -> int:
+    """How many crops the context of the hyper-latent is fitted to."""
+    config = trainer.config
+    if config.context_crops is not None:
+        return config.context_crops
+    crops = min(CROPS, trainer.step * config.batch * config.crop**2 // (10 * SIDE**2))
+    return crops if crops >= FEWEST_CROPS else 0
 
 
 def _card(

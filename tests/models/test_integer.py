@@ -11,7 +11,8 @@ from learned_support import new_network
 
 from lichen.models.errors import InvalidCodec
 from lichen.models.export import integer_prior
-from lichen.models.integer import CODES, LAYERS, UNIT, IntegerPrior, code_quality, interpolate, quality_code, self_test
+from lichen.models.fixedpoint import UNIT
+from lichen.models.integer import CODES, LAYERS, IntegerPrior, code_quality, interpolate, quality_code, self_test
 from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN
 
 
