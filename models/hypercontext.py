@@ -1,6 +1,6 @@
 """The context of the hyper-latent: tables and means for its symbols from those already decoded around them.
 
-The hyper-latent takes 3 to 10 % of a bitstream, and its symbols resemble their neighbours'. Its positions are coded
+The hyper-latent takes 2 to 9 % of a bitstream, and its symbols resemble their neighbours'. Its positions are coded
 diagonal by diagonal; a small network sees the symbols of all channels to the left, above, and between the two, and
 gives a mean and a scale for every channel (context modelling as in Minnen, Balle and Toderici, NeurIPS 2018, in the
 integers of ``lichen.models.integer``). So every device finds the same tables, and the bitstream decodes anywhere.

@@ -23,7 +23,16 @@ from lichen.models.entropy import rans
 from lichen.models.errors import InvalidCodec
 from lichen.models.fixedpoint import SYMBOL_LIMIT, UNIT
 from lichen.models.integer import IntegerPrior, ScaleNetwork, code_quality, self_test
-from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN, SCALES, STEPS, quantise, rounding_offset, step_masks
+from lichen.models.networks.hyperprior import (
+    HYPER_RATE_WEIGHT,
+    LOG_STEP,
+    SCALE_MIN,
+    SCALES,
+    STEPS,
+    quantise,
+    rounding_offset,
+    step_masks,
+)
 from lichen.models.networks.network import CodecNetwork
 from lichen.models.placement import Placement
 from lichen.models.planes import Plan, cut, from_interleaved, interleaved, padded_part, to_planes
@@ -79,7 +88,8 @@ class LearnedCodec(BatchedCodec):
         y = self._latent_plane(images, plan, lambda x: network.g_a(x, position), network.config.halo)
         z = plan.assemble(lambda w: network.entropy.h_a(cut(y, w, 16)), 64, HALO)
         step = torch.from_numpy(self.prior.steps(codes)).to(z.device, torch.float32)[:, :, None, None] / UNIT
-        symbols_z = (z / step).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int16) * self._coded_z(codes)
+        symbols_z = quantise(z / step, self._z_offsets(codes)).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+        symbols_z = symbols_z.to(torch.int16) * self._coded_z(codes)
         exact = self._exact(symbols_z, codes)
         index = self._indexes(plan, exact, codes)
         if passes := PASSES[effort - 1]:
@@ -225,6 +235,12 @@ class LearnedCodec(BatchedCodec):
         index = np.stack([self.prior.z_indexes(int(code)) for code in codes])
         coded = torch.from_numpy((index >= self.prior.tables.skip_index).astype(np.int16))
         return coded.to(self.placement.device)[:, :, None, None]
+
+    def _z_offsets(self, codes: NDArray[np.int64]) -> Tensor:
+        """``rounding_offset`` of the hyper-latent's channels: ``(N, hyper, 1, 1)``."""
+        index = np.stack([self.prior.z_indexes(int(code)) for code in codes]).astype(np.int64)
+        log_scale = self._scales_of[torch.from_numpy(index).to(self.placement.device)]
+        return rounding_offset(log_scale, HYPER_RATE_WEIGHT)[:, :, None, None]
 
     def _exact(self, symbols_z: Tensor, codes: NDArray[np.int64]) -> Tensor:
         """The dequantised hyper-latent as integers in float64, ``(N, h, w, hyper)``."""

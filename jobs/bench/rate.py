@@ -3,7 +3,8 @@
 The ideal is the information of the coded integers under the float model as it was trained: continuous
 scales from the float scale network, densities instead of tables, no container. What the bitstream has more is
 the price of the integer network, of a finite set of tables with finite precision, of not coding the rarest
-latents, of the coder's state, and of the container.
+latents, of the coder's state, and of the container, less what the context of the hyper-latent saves, which the
+ideal does not know of.
 """
 
 from __future__ import annotations

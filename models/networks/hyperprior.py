@@ -29,6 +29,8 @@ SCALE_SLOPE = 0.25
 """Slope of the scale network's activations below zero."""
 RATE_WEIGHT = 0.08
 """Squared quantisation steps that a bit is worth when symbols are chosen."""
+HYPER_RATE_WEIGHT = 0.025
+"""The same for the hyper-latent, where an error costs bits of the latent."""
 SECANT_WEIGHT = 1.2
 """Makes up for the distortion, whose straight-through gradient pushes also those residuals that stay zero."""
 
@@ -234,15 +236,15 @@ def symbol_scale(log_y: Tensor, log_gain: Tensor) -> Tensor:
     return bounded(log_y + log_gain, math.log(SCALE_MIN), math.log(SCALE_MAX))
 
 
-def rounding_offset(log_scale: Tensor) -> Tensor:
+def rounding_offset(log_scale: Tensor, weight: float = RATE_WEIGHT) -> Tensor:
     """What is added to the magnitude of a residual before it is cut to an integer, 0.1 to 0.5.
 
     Rate-distortion optimised quantisation with uniform thresholds: a residual between zero and one becomes zero where
-    that costs less in ``error**2 + RATE_WEIGHT * bits``. The decoder need not know.
+    that costs less in ``error**2 + weight * bits``. The decoder need not know.
     """
     one = torch.ones_like(log_scale)
     rise = logistic_bits(one, log_scale) - logistic_bits(torch.zeros_like(one), log_scale)
-    return (0.5 - 0.5 * RATE_WEIGHT * rise).clamp(min=0.1)
+    return (0.5 - 0.5 * weight * rise).clamp(min=0.1)
 
 
 def quantise(residual: Tensor, offset: Tensor) -> Tensor:
