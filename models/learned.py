@@ -232,14 +232,17 @@ class LearnedCodec(BatchedCodec):
 
     def _coded_z(self, codes: NDArray[np.int64]) -> Tensor:
         """1 for hyper-latent channels that are coded at a quality, 0 for skipped ones: int16 ``(N, hyper, 1, 1)``."""
-        index = np.stack([self.prior.z_indexes(int(code)) for code in codes])
+        index = self._z_indexes(codes)
         coded = torch.from_numpy((index >= self.prior.tables.skip_index).astype(np.int16))
         return coded.to(self.placement.device)[:, :, None, None]
 
+    def _z_indexes(self, codes: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([self.prior.z_indexes(int(code)) for code in codes])
+
     def _z_offsets(self, codes: NDArray[np.int64]) -> Tensor:
         """``rounding_offset`` of the hyper-latent's channels: ``(N, hyper, 1, 1)``."""
-        index = np.stack([self.prior.z_indexes(int(code)) for code in codes]).astype(np.int64)
-        log_scale = self._scales_of[torch.from_numpy(index).to(self.placement.device)]
+        index = torch.from_numpy(self._z_indexes(codes).astype(np.int64))
+        log_scale = self._scales_of[index.to(self.placement.device)]
         return rounding_offset(log_scale, HYPER_RATE_WEIGHT)[:, :, None, None]
 
     def _exact(self, symbols_z: Tensor, codes: NDArray[np.int64]) -> Tensor:

@@ -53,3 +53,25 @@ def damaged(weights: bytes, data: st.DataObject, *, header: int) -> bytes:
     else:
         changed[:8] = data.draw(st.integers(0, 2**63)).to_bytes(8, "little")
     return bytes(changed)
+
+
+def altered(arrays: dict[str, np.ndarray], data: st.DataObject) -> dict[str, np.ndarray]:
+    """Arrays of a codec's file with one of them missing, of another dtype, cut, full of huge values, or flat; or one
+    too many."""
+    arrays = dict(arrays)
+    name = data.draw(st.sampled_from(sorted(arrays)))
+    what = data.draw(st.sampled_from(["missing", "more", "dtype", "cut", "huge", "flat"]))
+    array = np.array(arrays[name])
+    if what == "missing":
+        del arrays[name]
+    elif what == "more":
+        arrays["other"] = array
+    elif what == "dtype":
+        arrays[name] = array.astype(np.float32)
+    elif what == "cut":
+        arrays[name] = array[: data.draw(st.integers(0, len(array) - 1))]
+    elif what == "huge":
+        arrays[name] = np.full_like(array, np.iinfo(array.dtype).max)
+    else:
+        arrays[name] = array.reshape(1, -1)
+    return arrays

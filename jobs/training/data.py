@@ -18,11 +18,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from lichen.models.errors import TrainingError
 
+MIDDLE_SIDE = 512
+"""Pixels a side of what validation looks at: small crops are mostly border to a hyper-latent at 1/64."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 
 
@@ -143,6 +147,19 @@ class CropSampler:
             crop = crop.swapaxes(0, 1) if flips & 4 else crop
             out[row] = crop[:: -1 if flips & 1 else 1, :: -1 if flips & 2 else 1]
         return out.transpose(0, 3, 1, 2)
+
+
+def middles(cache: PictureCache, indexes: Sequence[int], grid: int) -> list[Tensor]:
+    """The middle of each picture, ``(1, 3, H, W)`` uint8 with sides of up to ``MIDDLE_SIDE`` that are multiples of
+    ``grid``."""
+    parts = []
+    for index in indexes:
+        picture = cache.picture(index)
+        height, width = (min(MIDDLE_SIDE, side) // grid * grid for side in picture.shape[:2])
+        top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+        part = picture[top : top + height, left : left + width]
+        parts.append(torch.from_numpy(part.transpose(2, 0, 1)[None].copy()))
+    return parts
 
 
 def write_held_out(cache: PictureCache, validation: int, folder: Path, *, side: int = 768) -> list[Path]:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pad
 
-from lichen.jobs.training.data import CropSampler, PictureCache, split
+from lichen.jobs.training.data import CropSampler, PictureCache, middles, split
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.export import integer_context
 from lichen.models.fixedpoint import UNIT
@@ -67,9 +66,9 @@ def fit_context(
     sides = [min(pictures.sizes[i]) for i in training]
     side = min(SIDE, max(sides)) // network.grid * network.grid
     sampler = CropSampler(pictures, training, seed)
-    given = _gather(network, [sampler.batch(1, side) for _ in range(crops)], seed)
-    middles = [_middle(pictures.picture(i), network.grid) for i in held]
-    unseen = _gather(network, middles * max(1, -(-crops // (8 * len(middles)))), seed + 1)
+    given = _gather(network, [torch.from_numpy(sampler.batch(1, side)) for _ in range(crops)], seed)
+    repeats = -(-crops // (8 * len(held)))
+    unseen = _gather(network, middles(pictures, held, network.grid) * repeats, seed + 1)
 
     hyper = given.own.shape[1]
     hidden, head = nn.Linear(2 * NEIGHBOURS * hyper, HIDDEN), nn.Linear(HIDDEN, 2 * hyper)
@@ -106,7 +105,7 @@ def _bits(symbols: Symbols, chosen: Tensor, hidden: nn.Linear, head: nn.Linear) 
 
 
 @torch.no_grad()
-def _gather(network: CodecNetwork, crops: Sequence[NDArray[np.uint8]], seed: int) -> Symbols:
+def _gather(network: CodecNetwork, crops: Sequence[Tensor], seed: int) -> Symbols:
     """Symbols of crops ``(1, 3, H, W)`` uint8, each at a random quality."""
     device = next(network.parameters()).device
     random = np.random.default_rng(seed)
@@ -124,10 +123,3 @@ def _gather(network: CodecNetwork, crops: Sequence[NDArray[np.uint8]], seed: int
         log_scale = network.entropy.z_scale(position).flatten().cpu().expand(symbols.shape)
         parts.append(tuple(t.flatten(0, 1) for t in (padded[1:, 1:], around, log_scale)))  # type: ignore[arg-type]
     return Symbols(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
-
-
-def _middle(picture: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
-    """The middle of a picture ``(H, W, 3)`` as ``(1, 3, h, w)``, of up to ``SIDE`` pixels a side."""
-    height, width = (min(SIDE, side) // grid * grid for side in picture.shape[:2])
-    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    return picture[top : top + height, left : left + width].transpose(2, 0, 1)[None]

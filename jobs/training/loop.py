@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lichen.jobs.training.config import TrainConfig
-from lichen.jobs.training.data import CropSampler, PictureCache, split
+from lichen.jobs.training.data import CropSampler, PictureCache, middles, split
 from lichen.jobs.training.gradients import Gradients
 from lichen.jobs.training.soap import Soap
 from lichen.models.architectures import Config, build, from_json, to_json
@@ -32,8 +32,6 @@ from lichen.models.networks.network import CodecNetwork
 VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
 ONE_RATE = (50.0,)
 """The quality of networks that have one rate: it changes nothing."""
-VALIDATION_SIDE = 512
-"""Pixels a side, at most: small crops are mostly border to a hyper-latent at 1/64."""
 RELATIVE_UNIT = 10.0
 """What a relative loss is multiplied with: about the loss, so that gradients are clipped alike."""
 
@@ -79,7 +77,7 @@ class Trainer:
         training, validation = split(cache, config.validation)
         self.sampler = CropSampler(cache, training, config.seed)
         self.network = build(model)
-        self.held = _middles(cache, validation, self.network.grid)
+        self.held = middles(cache, validation, self.network.grid)
         if config.crop % self.network.grid or config.large_crop % self.network.grid:
             raise UsageError(f"the sides of crops are multiples of {self.network.grid} for this architecture")
         factors: dict[str, Tensor] = {}
@@ -298,15 +296,3 @@ def _rate_scale(name: str, config: TrainConfig) -> float:
     if ".scales." in name:
         return config.scale_rate
     return 1.0
-
-
-def _middles(cache: PictureCache, indexes: list[int], grid: int) -> list[Tensor]:
-    """The middle of each picture, ``(1, 3, H, W)`` uint8 with sides that are multiples of ``grid``."""
-    middles = []
-    for index in indexes:
-        picture = cache.picture(index)
-        height, width = (min(VALIDATION_SIDE, side) // grid * grid for side in picture.shape[:2])
-        top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-        part = picture[top : top + height, left : left + width]
-        middles.append(torch.from_numpy(part.transpose(2, 0, 1)[None].copy()))
-    return middles
