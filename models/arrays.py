@@ -66,6 +66,18 @@ def pack_arrays(arrays: Arrays) -> bytes:
     return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
 
 
+def check_runs(network: nn.Module) -> None:
+    """Raise ``InvalidCodec`` unless a network on the meta device takes a picture.
+
+    Constructor arguments that are fine one by one need not go together.
+    """
+    try:
+        with torch.no_grad():
+            network(torch.empty(1, 3, 256, 256, device="meta"), torch.empty(1, device="meta"))
+    except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise InvalidCodec(f"the constructor arguments make no network that runs: {error}") from error
+
+
 def fit_weights(network: nn.Module, given: Arrays, prefixes: tuple[str, ...] | None = None) -> None:
     """Load ``given`` into a network that was made on the meta device.
 

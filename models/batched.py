@@ -13,7 +13,7 @@ from torch import Tensor
 from lichen.models import bitstream
 from lichen.models.codec import MAX_QUALITY, Decoded, Encoded, Pixels, check_effort, check_qualities, symbol_digest
 from lichen.models.defaults import EFFORT
-from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
+from lichen.models.errors import CodecMismatch, CorruptBitstream, UnsupportedPicture, UsageError
 from lichen.models.fixedpoint import SYMBOL_LIMIT
 from lichen.models.integer import code_quality, quality_code
 from lichen.models.placement import Placement
@@ -52,11 +52,17 @@ class BatchedCodec(ABC):
     def encode(
         self, images: Sequence[Pixels], quality: float | Sequence[float], *, effort: int = EFFORT
     ) -> list[Encoded]:
-        """Compress ``(H, W, 3)`` uint8 pictures at quality 1 to 100 (rounded to eighths)."""
+        """Compress ``(H, W, 3)`` uint8 pictures at quality 1 to 100 (rounded to eighths).
+
+        Raises ``UsageError`` without an encoder and for a bad quality, ``UnsupportedPicture`` for a picture that is too
+        large.
+        """
         check_effort(effort)
         if not self.has_encoder:
             raise UsageError(f"codec {self.name} was loaded from an archive and can only decode")
         qualities = check_qualities(quality, len(images))
+        for image in images:
+            self._check_size(*image.shape[:2])
         results: dict[int, Encoded] = {}
         for group in self._groups([(image.shape[0], image.shape[1]) for image in images]):
             codes = np.array([quality_code(qualities[i]) for i in group], dtype=np.int64)
@@ -89,6 +95,15 @@ class BatchedCodec(ABC):
         if parsed.tile_log2 != plan.tile_log2 or code_quality(parsed.quality) > MAX_QUALITY:
             raise CorruptBitstream("the bitstream has another tile size or quality than this codec writes")
         return parsed
+
+    def _check_size(self, height: int, width: int) -> None:
+        """What the decoder would refuse is not encoded."""
+        padded = round_up(height, self.grid) * round_up(width, self.grid)
+        if max(height, width) > bitstream.MAX_SIDE or padded > self.max_pixels:
+            raise UnsupportedPicture(
+                f"{width}x{height} pixels; {self.name} takes sides up to {bitstream.MAX_SIDE} and, with sides rounded "
+                f"up to multiples of {self.grid}, {self.max_pixels} pixels"
+            )
 
     def _groups(self, sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
         """Indexes of pictures that run together: equal size, up to ``batch_pixels`` pixels."""

@@ -13,7 +13,17 @@ from typing import Any
 
 import torch
 
-from lichen.models.arrays import Arrays, canonical, decoder_digest, fit_weights, half, pack_arrays, pretty, read_arrays
+from lichen.models.arrays import (
+    Arrays,
+    canonical,
+    check_runs,
+    decoder_digest,
+    fit_weights,
+    half,
+    pack_arrays,
+    pretty,
+    read_arrays,
+)
 from lichen.models.card import check_digest, check_fields, decoder_card, number_between, parse_card
 from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.export import integer_prior, restore_floats
@@ -140,6 +150,7 @@ def _arguments(config: Mapping[str, Any]) -> NetworkConfig:
 def _network(config: NetworkConfig, decoder: Arrays, encoder: Arrays | None) -> CodecNetwork:
     with torch.device("meta"):  # nothing is allocated until names and shapes have been compared
         network = CodecNetwork(config)
+    check_runs(network)
     given = {n: a for n, a in decoder.items() if not n.startswith(_INTEGER)} | (encoder or {})
     fit_weights(network, given, _DECODER + (_ENCODER if encoder is not None else ()))
     return network

@@ -15,7 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lichen.models.arrays import Arrays, canonical, decoder_digest, fit_weights, half, pack_arrays, pretty, read_arrays
+from lichen.models.arrays import (
+    Arrays,
+    canonical,
+    check_runs,
+    decoder_digest,
+    fit_weights,
+    half,
+    pack_arrays,
+    pretty,
+    read_arrays,
+)
 from lichen.models.card import check_digest, check_fields, decoder_card, number_between, parse_card
 from lichen.models.entropy.tables import (
     MAX_ENTRIES,
@@ -199,6 +209,7 @@ def _network(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None)
             network = architecture.network(architecture.config(**arguments))
         except (UsageError, ValueError, ZeroDivisionError, RuntimeError) as error:
             raise InvalidCodec(f"the constructor arguments make no network: {error}") from error
+    check_runs(network)
     weights = {n: a for n, a in decoder.items() if not n.startswith("tables.")} | (encoder or {})
     apart = tuple(f"{prefix}." for prefix in network.encoder)
     names = tuple(n for n in network.state_dict() if encoder is not None or not n.startswith(apart))

@@ -47,12 +47,18 @@ class ExportResult:
     problems: tuple[Problem, ...]
 
 
+def keeps_name(key: str, format_: Format) -> bool:
+    """Whether the file of a picture has the ending that its key has."""
+    return format_ == "original" or os.path.splitext(key)[1].lower() in _ENDINGS[format_]
+
+
 class Destination:
     """The files of one folder: a path of its own for every key, and none outside the folder.
 
     Folders of keys become folders. Parts of a key that mean something else to a file system (empty, ``.``, ``..``,
     control characters) are written as ``%`` and two hexadecimal digits for each character. Where the ending
-    changes, ``a.jpg`` becomes ``a.png``, or ``a.jpg.png`` if another picture of this export has that name.
+    changes, ``a.jpg`` becomes ``a.png``, or ``a.jpg.png`` if another picture of this export has that name already. A
+    picture whose own name is taken has its ending twice.
     """
 
     def __init__(self, folder: Path, *, overwrite: bool) -> None:
@@ -64,11 +70,9 @@ class Destination:
         """The path for a picture; the next call with the same key gets another. Raises ``UsageError``."""
         parts = [_safe(part) for part in key.split("/")]
         stem, ending = os.path.splitext(parts[-1])
-        names = [parts[-1]]
-        if format_ != "original" and ending.lower() not in _ENDINGS[format_]:
-            suffix = _ENDINGS[format_][0]
-            names = [stem + suffix, parts[-1] + suffix]
-        if any(len(os.fsencode(name)) > _MAX_NAME for name in (*parts[:-1], names[-1])):
+        suffix = ending if keeps_name(key, format_) else _ENDINGS[format_][0]
+        names = [stem + suffix, parts[-1] + suffix]
+        if any(len(os.fsencode(part)) > _MAX_NAME for part in (*parts[:-1], names[0])):
             raise UsageError("the key is too long for a file name")
         for name in names:
             path = self.folder.joinpath(*parts[:-1], name)
@@ -142,7 +146,9 @@ class _Writer:
         self, destination: Destination, rows: Iterable[IndexRow], file_format: Format, settings: dict[str, Any]
     ) -> None:
         self._destination, self._format, self._settings = destination, file_format, settings
-        self._paths = {row.key: self._path(row) for row in rows}
+        # Pictures that keep their names have the first choice.
+        ordered = sorted(rows, key=lambda row: not keeps_name(row.key, self._format_of(row)))
+        self._paths = {row.key: self._path(row) for row in ordered}
 
     def write(self, item: Unpacked[IndexRow]) -> tuple[IndexRow, int | LichenError]:
         """Bytes of the file, or why there is none. Thread-safe."""
@@ -159,9 +165,12 @@ class _Writer:
             return row, error
         return row, len(data)
 
+    def _format_of(self, row: IndexRow) -> Format:
+        return "original" if row.status == "stored" else self._format
+
     def _path(self, row: IndexRow) -> Path | UsageError:
         try:
-            return self._destination.path(row.key, "original" if row.status == "stored" else self._format)
+            return self._destination.path(row.key, self._format_of(row))
         except UsageError as error:
             return error
 

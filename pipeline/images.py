@@ -192,6 +192,8 @@ def save_picture(
         image.save(file, file_format, **settings)
     except KeyError as error:
         raise UsageError(f"unknown picture format {file_format!r}") from error
+    except PILLOW_ERRORS as error:
+        raise UsageError(f"{file_format} cannot hold this picture: {error}") from error
 
 
 def grey_plane(pixels: Pixels) -> NDArray[np.uint8]:

@@ -76,9 +76,9 @@ class Target:
     def start(self) -> float:
         """Where to begin: searches where an ordinary photograph would end with the default codec."""
         if self.bpp is not None:
-            return 50 + math.log(self.bpp / 0.65) / _LOG_BITS
+            return _clamped(50 + math.log(self.bpp / 0.65) / _LOG_BITS)
         if self.lowest and self.floors.psnr > 0:
-            return 50 + (self.floors.psnr - 33.5) / _DECIBELS
+            return _clamped(50 + (self.floors.psnr - 33.5) / _DECIBELS)
         return 50 if self.lowest else self.quality
 
     @property
@@ -140,6 +140,8 @@ class Search:
         self.kept = False
         possible = self._way != "rise" and self.quality > MIN_QUALITY
         self.done = not possible or not self._narrow(-_LEAP / 2, 0.0)
+        if self.done and self._best > 0:  # what fits is below the floors, and what is better does not pay
+            self.found = False
 
     def _fit(self, room: float, short: float) -> None:
         """Towards the highest quality that leaves room; if that is below the floors, up to them."""

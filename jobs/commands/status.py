@@ -29,10 +29,11 @@ def status(
 
     store = open_store(archive, options.storage_options(storage_options))
     read_marker(store)
+    whole = is_live(store, None)  # where creates are not atomic, one driver has the whole archive
     jobs: list[dict[str, Any]] = []
     for job in list_jobs(store):
         done = read_done(store, job)
-        state = done.state if done is not None else "running" if is_live(store, job) else "stopped"
+        state = done.state if done is not None else "running" if whole or is_live(store, job) else "stopped"
         jobs.append({"job": job, "state": state, "progress": read_progress(store, job)})
     if as_json:
         console.write_json(jobs)

@@ -139,7 +139,7 @@ def train(
             out,
             config,
             model=model,
-            name=name or (architecture or defaults.CODEC).translate(str.maketrans(":,/", "---")),
+            name=name or _name(architecture, from_codec),
             device=device,
             precision=precision,
             cache=cache,
@@ -160,6 +160,13 @@ def train(
     if result.codec is None:
         typer.echo("lichen: stopped; the same command goes on from here", err=True)
         raise typer.Exit(1)
+
+
+def _name(architecture: str | None, from_codec: str | None) -> str:
+    """What a codec is called that is given no name: after its architecture, or after the one whose weights it had."""
+    if architecture is None and from_codec is not None:
+        return Path(from_codec).name.removesuffix(".json")
+    return (architecture or defaults.CODEC).translate(str.maketrans(":,/", "---"))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,22 +45,30 @@ def _files(sources: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _pictures(files: Sequence[Path]) -> Iterator[bytes]:
+def _pictures(files: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of picture files."""
     for path in files:
         if path.suffix.lower() != ".tar":
-            yield path.read_bytes()
+            yield str(path), path.read_bytes()
             continue
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                    handle = tar.extractfile(member)
-                    if handle is not None:
-                        yield handle.read()
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
+                        handle = tar.extractfile(member)
+                        if handle is not None:
+                            yield f"{path}, {member.name}", handle.read()
+        except tarfile.TarError as error:
+            raise TrainingError(f"{path} is no readable tar file: {error}") from error
 
 
-def _decode(data: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+def _decode(picture: tuple[str, bytes]) -> NDArray[np.uint8]:
+    name, data = picture
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise TrainingError(f"cannot train on {name}: {error}. Take it away, or repair it") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,7 @@ def open_cache(sources: Sequence[Path], folder: Path, *, smallest: int = 256) ->
     Pictures with a side under ``smallest`` pixels are left out. Raises ``TrainingError`` where nothing is left.
     """
     files = _files(sources)
-    identity = json.dumps([[p.name, p.stat().st_size, smallest] for p in files])
+    identity = json.dumps([[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns, smallest] for p in files])
     stem = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
     listing, data = stem.with_suffix(".json"), stem.with_suffix(".u8")
     if not listing.exists():

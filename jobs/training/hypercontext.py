@@ -6,8 +6,10 @@ learn to predict every symbol from its neighbours, and become the integers of ``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -16,10 +18,20 @@ from torch.nn.functional import leaky_relu, pad
 
 from lichen.jobs.training.data import CropSampler, PictureCache, middles, split
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.export import integer_context
+from lichen.models.export import coder_tables, integer_context
 from lichen.models.fixedpoint import UNIT
 from lichen.models.hypercontext import INPUT_UNIT, LARGEST, NEIGHBOURS, HyperContext
-from lichen.models.networks.hyperprior import SCALE_SLOPE, Z_STEP_MIN, logistic_bits, symbol_scale
+from lichen.models.networks.hyperprior import (
+    HYPER_RATE_WEIGHT,
+    LOG_STEP,
+    SCALE_MIN,
+    SCALE_SLOPE,
+    Z_STEP_MIN,
+    logistic_bits,
+    quantise,
+    rounding_offset,
+    symbol_scale,
+)
 from lichen.models.networks.network import CodecNetwork
 
 HIDDEN = 64
@@ -100,8 +112,15 @@ def _bits(symbols: Symbols, chosen: Tensor, hidden: nn.Linear, head: nn.Linear) 
     near = symbols.around[chosen].clamp(-LARGEST, LARGEST).flatten(1).float() * (INPUT_UNIT / UNIT)
     x = head(leaky_relu(hidden(torch.cat([near, near.abs()], dim=1)), SCALE_SLOPE))
     mean, growth = x.chunk(2, dim=1)
-    log_scale = symbol_scale(symbols.log_scale[chosen], growth)
-    return logistic_bits(symbols.own[chosen].float() - mean, log_scale).sum(1).mean()
+    plain = symbols.log_scale[chosen]
+    bits = logistic_bits(symbols.own[chosen].float() - mean, symbol_scale(plain, growth))
+    return torch.where(plain >= _first_coded(), bits, 0).sum(1).mean()
+
+
+@cache
+def _first_coded() -> float:
+    """The log scale from which on a channel is coded; below, its symbols are zero and take no bits."""
+    return math.log(SCALE_MIN) + LOG_STEP * (coder_tables().skip_index - 0.5)
 
 
 @torch.no_grad()
@@ -117,9 +136,13 @@ def _gather(network: CodecNetwork, crops: Sequence[Tensor], seed: int) -> Symbol
             memory_format=torch.channels_last
         )
         z = network.entropy.h_a(network.g_a(x, position)).float()
-        symbols = (z / network.entropy.z_step(position).clamp(min=Z_STEP_MIN)).round().permute(0, 2, 3, 1)[0].cpu()
+        log_scale = network.entropy.z_scale(position)
+        offset = rounding_offset(log_scale, HYPER_RATE_WEIGHT)
+        residual = z / network.entropy.z_step(position).clamp(min=Z_STEP_MIN)
+        symbols = quantise(residual, offset) * (log_scale >= _first_coded())
+        symbols = symbols.permute(0, 2, 3, 1)[0].cpu()
         padded = pad(symbols, (0, 0, 1, 0, 1, 0)).to(torch.int16)
         around = torch.stack([padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]], dim=2)
-        log_scale = network.entropy.z_scale(position).flatten().cpu().expand(symbols.shape)
-        parts.append(tuple(t.flatten(0, 1) for t in (padded[1:, 1:], around, log_scale)))  # type: ignore[arg-type]
+        flat = log_scale.flatten().cpu().expand(symbols.shape)
+        parts.append(tuple(t.flatten(0, 1) for t in (padded[1:, 1:], around, flat)))  # type: ignore[arg-type]
     return Symbols(*(torch.cat(kind) for kind in zip(*parts, strict=True)))

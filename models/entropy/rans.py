@@ -109,6 +109,8 @@ class Reader:
         if data:
             self._states, self._words = _unpack(data, 1)
         self._at = 0
+        self._idle = bool(data)
+        """Whether there is a stream, but nothing was coded yet."""
 
     def read(self, indexes: NDArray[np.uint8]) -> NDArray[np.int32]:
         """The next symbols: int32 of the shape of ``indexes``, zero where nothing was coded.
@@ -116,6 +118,7 @@ class Reader:
         Raises ``CorruptBitstream``, and ``InvalidCodec`` if an index has no table.
         """
         positions = _positions(indexes, self._tables)
+        self._idle = self._idle and not positions.size
         symbols, self._at = _decode_part(self._words, self._at, self._states, indexes, positions, self._tables)
         if self._at < 0:
             _check(self._at, self._words, self._states)
@@ -123,6 +126,8 @@ class Reader:
 
     def finish(self) -> None:
         """Raise ``CorruptBitstream`` unless the stream is used up."""
+        if self._idle:
+            raise CorruptBitstream("a stream of no symbols is empty, and this one is not")
         _check(self._at, self._words, self._states)
 
 

@@ -48,7 +48,8 @@ class NetworkConfig:
     @property
     def halo(self) -> int:
         """Pixels around a tile that g_a and g_s are given."""
-        return parse(self.blocks)[0].halo
+        trunk, switches = parse(self.blocks)
+        return trunk.halo_of(self.depth, switches)
 
     @property
     def latent(self) -> int:

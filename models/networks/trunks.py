@@ -19,6 +19,8 @@ from lichen.models.networks.tcm import ConvTransBlock
 Builder = Callable[[int, int, int, frozenset[str]], list[nn.Module]]
 """Called with width, depth, expansion and switches."""
 
+CELL = 8
+"""Pixels of a position of the trunk."""
 WINDOW = 8
 HALO_CONV, HALO_WINDOWS = 128, 256
 """Pixels around a tile that a trunk of convolutions can see, and that one of windows is given."""
@@ -34,6 +36,14 @@ class Trunk:
     expansion: int = 2
     switches: tuple[str, ...] = ()
     halo: int = HALO_WINDOWS
+    """Pixels around a tile that g_a and g_s are given, at least."""
+    reach: int = 0
+    """Pixels by which a convolutional block sees further than the one before."""
+
+    def halo_of(self, depth: int, switches: frozenset[str]) -> int:
+        """The same for this many blocks: as far as convolutions see, in steps of 64."""
+        sees = depth * (self.reach + CELL * ("gated-conv" in switches))
+        return max(self.halo, -(-sees // 64) * 64)
 
 
 def _s2c(variant: str) -> Builder:
@@ -60,7 +70,9 @@ def _hscatb(width: int, depth: int, expansion: int, switches: frozenset[str]) ->
 
 TRUNKS: dict[str, Trunk] = {
     "s2c-identity": Trunk(build=_s2c("identity"), width=144, depth=5, switches=s2cformer.FEED_FORWARD, halo=HALO_CONV),
-    "s2c-conv": Trunk(build=_s2c("conv"), width=144, depth=4, switches=s2cformer.FEED_FORWARD, halo=HALO_CONV),
+    "s2c-conv": Trunk(
+        build=_s2c("conv"), width=144, depth=4, switches=s2cformer.FEED_FORWARD, halo=HALO_CONV, reach=2 * CELL
+    ),
     "s2c-attention": Trunk(build=_s2c("attention"), width=144, depth=3, switches=s2cformer.FEED_FORWARD),
     "s2c-hybrid": Trunk(build=_s2c("hybrid"), width=144, depth=4, switches=s2cformer.FEED_FORWARD),
     "tcm": Trunk(build=_tcm, width=128, depth=4),

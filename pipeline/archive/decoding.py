@@ -39,7 +39,11 @@ def windows(places: Sequence[P]) -> Iterator[list[P]]:
 
 def check_shape(place: Placement, pixels: Pixels) -> None:
     """Raise ``CorruptArchive`` unless a decoded picture has the size that the index says."""
-    height, width = pixels.shape[:2]
+    check_size(place, *pixels.shape[:2])
+
+
+def check_size(place: Placement, height: int, width: int) -> None:
+    """The same of a size that is known before."""
     if (width, height) != (place.width, place.height):
         raise CorruptArchive(
             f"{place.key!r} decodes to {width}x{height} pixels; the index says {place.width}x{place.height}"

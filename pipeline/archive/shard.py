@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import google_crc32c
 
@@ -66,14 +67,15 @@ class ShardWriter(Closing):
         self._rows: dict[str, IndexRow] = {}
         self._quarantined: dict[str, Quarantined] = {}
         self._skipped: dict[str, Skipped] = {}
-        descriptor, name = tempfile.mkstemp(prefix="lichen-", suffix=".spool", dir=spool)
-        self._path = Path(name)
-        self._spool: BinaryIO = os.fdopen(descriptor, "w+b")
+        self._folder = Path(spool or tempfile.gettempdir())
+        # The file has no name, so it vanishes with its process, however that ends.
+        self._spool: BinaryIO = cast(BinaryIO, tempfile.TemporaryFile(prefix="lichen-", dir=self._folder))  # noqa: SIM115
+        self._path = Path(f"/proc/self/fd/{self._spool.fileno()}")
 
     def close(self) -> None:
         """Remove the spool file. May be called twice."""
-        self._spool.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what a full disk did not take is thrown away anyway
+            self._spool.close()
 
     # --- filling ---
 
@@ -81,12 +83,10 @@ class ShardWriter(Closing):
         """Write a payload and its side data behind the others. The row must be added by ``add``."""
         with self._lock:
             offset, side_offset = self.size, self.size + len(payload)
-            for data in (payload, side):
-                try:
+            with self._spooling():
+                for data in (payload, side):
                     self._spool.write(data)
-                except OSError as error:
-                    raise StoreError(f"cannot spool shard {self.shard} to {self._path}: {error}") from error
-                self._sha256.update(data)
+                    self._sha256.update(data)
             self.size += len(payload) + len(side)
         return Location(
             shard=self.file,
@@ -100,9 +100,16 @@ class ShardWriter(Closing):
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the spool file, for verification of what was written."""
-        with self._lock:
+        with self._lock, self._spooling():
             self._spool.flush()
             return os.pread(self._spool.fileno(), length, offset)
+
+    @contextlib.contextmanager
+    def _spooling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"cannot spool shard {self.shard} in {self._folder}: {error}") from error
 
     def add(self, row: IndexRow) -> None:
         """Add the row of an appended payload. Raises ``DuplicateKey``."""
@@ -168,7 +175,8 @@ class ShardWriter(Closing):
         Raises ``VerificationFailed`` if the store returns other bytes than were spooled; then the object is
         deleted. Raises ``CorruptArchive`` if a row does not fit the payload file.
         """
-        self._spool.flush()
+        with self._spooling():
+            self._spool.flush()
         digest = self._sha256.hexdigest()
         path = layout.shard_path(self.file)
         table = to_table(self._rows.values())

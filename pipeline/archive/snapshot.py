@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from lichen.pipeline.archive.commit import (
 )
 from lichen.pipeline.archive.index import SCHEMA, IndexWriter
 from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.job import read_job
 from lichen.pipeline.archive.manifest import Fields, FileRecord, Json, dump, require
 from lichen.pipeline.archive.shard import put_file_verified
 from lichen.pipeline.archive.store import Store
@@ -161,7 +162,8 @@ def write_snapshot(store: Store, job: str, *, existing: Existing = "replace", sp
 
     May be called while the job goes on, and again later. If the newest snapshot holds exactly this already,
     it is returned as it is. The index of the parent is streamed; the rows of the job are held in memory.
-    ``spool`` is a local folder for the index files. Raises ``DuplicateKey`` if the job has a key twice.
+    With ``existing="keep"`` pictures from other sources win over those of the job with the same keys. ``spool`` is a
+    local folder for the index files. Raises ``DuplicateKey`` if the job has a key twice.
     """
     for _ in range(RACES):
         commits = counting_commits(list_commits(store, job), job)
@@ -193,7 +195,8 @@ def _build(
     totals: list[dict[str, int]] = []
     parts: list[IndexPart] = []
     codecs = _codec_files(store)
-    merged = _bounded(merge(fresh, _tables(old), job, existing), PART_ROWS)
+    kept = _strangers(store, job, parent) if existing == "keep" and parent is not None else set()
+    merged = _bounded(merge(fresh, _tables(old), job, kept), PART_ROWS)
     while (table := next(merged, None)) is not None:
         path = folder / layout.snapshot_file(number, attempt, len(parts))
         writer = IndexWriter(path, {"snapshot": str(number)}, codecs)
@@ -255,6 +258,12 @@ def _rows_of(store: Store, commits: list[ShardCommit], job: str) -> pa.Table:
     return table
 
 
+def _strangers(store: Store, job: str, parent: Snapshot) -> set[str]:
+    """Jobs in a snapshot that archived other sources than this one."""
+    own = read_job(store, job).config.get("source")
+    return {other for other in parent.jobs if other != job and read_job(store, other).config.get("source") != own}
+
+
 def _tables(files: list[IndexFile]) -> Iterator[pa.Table]:
     for file in files:
         for group in range(file.groups):
@@ -268,11 +277,12 @@ def _bounded(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
             yield table.slice(start, rows)
 
 
-def merge(fresh: pa.Table, old: Iterator[pa.Table], job: str, existing: Existing) -> Iterator[pa.Table]:
+def merge(fresh: pa.Table, old: Iterator[pa.Table], job: str, kept: Collection[str] = ()) -> Iterator[pa.Table]:
     """Merge the sorted rows of a job with the sorted tables of a snapshot; yields sorted tables. Pure.
 
-    Of two rows with the same key the one of the newer job wins; with ``existing="keep"`` the old one does.
+    Of two rows with the same key the one of the newer job wins, except that rows of the jobs ``kept`` always stay.
     """
+    settled = pa.array(sorted(kept), pa.string())
     keys = [key.encode() for key in fresh.column("key").to_pylist()]
     position = 0
     for table in old:
@@ -284,7 +294,7 @@ def merge(fresh: pa.Table, old: Iterator[pa.Table], job: str, existing: Existing
         position = end
         contested = pc.is_in(table.column("key"), value_set=rivals.column("key").combine_chunks())
         theirs = pc.utf8_slice_codeunits(table.column("shard"), 0, len(job))
-        stays = pc.greater(theirs, job) if existing == "replace" else pc.not_equal(theirs, job)
+        stays = pc.or_(pc.greater(theirs, job), pc.is_in(theirs, value_set=settled))
         beaten = table.filter(pc.and_(contested, stays)).column("key").combine_chunks()
         rivals = rivals.filter(pc.invert(pc.is_in(rivals.column("key"), value_set=beaten)))
         table = table.filter(pc.or_(pc.invert(contested), stays))

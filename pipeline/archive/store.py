@@ -298,7 +298,7 @@ class LocalStore(Store):
             self._publish(self._write(iter(lambda: file.read(1 << 20), b"")), path)
 
     def _list(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        for parent, _, names in os.walk(folder):
+        for parent, _, names in os.walk(folder, onerror=_unless_gone):
             for name in names:
                 path = os.path.join(parent, name)
                 try:
@@ -355,6 +355,12 @@ def _s3_failures() -> tuple[type[Exception], ...]:
     from botocore.exceptions import ClientError as RefusedError
 
     return (OSError, BotoCoreError, RefusedError, ClientError)
+
+
+def _unless_gone(error: OSError) -> None:
+    """A folder that cannot be listed must not look like an empty one."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,11 @@ from lichen.pipeline.archive.index import microseconds
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejects import Skipped, read_table
-from lichen.pipeline.archive.store import Store
+from lichen.pipeline.archive.store import LocalStore, Store
 from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_table
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.sources import Source
+from lichen.pipeline.sources.base import is_local, local_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +42,12 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
     store = archive.store
     ours = {job for job in list_jobs(store) if _is_same(read_job(store, job).config.get("source"), config.sources)}
     known = archive.table([*KNOWN_COLUMNS, "shard"])
-    diff = diff_table(known.select(list(KNOWN_COLUMNS)), sources)
-    homes = _homes(known, {source.key for source in diff.changed} | set(diff.missing))
-    changed = diff.changed
+    blank: list[Source] = []
+    diff = diff_table(known.select(list(KNOWN_COLUMNS)), _noting(sources, blank))
+    homes = _homes(known, {source.key for source in (*diff.changed, *blank)} | set(diff.missing))
+    # Where nothing is known of a source, its key tells whether it was archived, but only among our own.
+    strangers = tuple(source for source in blank if source.key in homes and homes[source.key] not in ours)
+    changed = diff.changed + strangers
     if foreign := [source for source in changed if homes[source.key] not in ours]:
         if config.on_collision == "error":
             raise DuplicateKey(
@@ -58,9 +63,31 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
         seen = len(diff.new) - len(new)
     return Changes(
         work=new + changed,
-        unchanged=diff.unchanged + seen,
+        unchanged=diff.unchanged - len(strangers) + seen,
         missing=tuple(key for key in diff.missing if homes[key] in ours),
     )
+
+
+def outside(sources: Iterable[Source], store: Store, names: Sequence[str]) -> Iterator[Source]:
+    """The sources that are not files of the archive itself, which may lie in a folder or prefix that is archived."""
+    if isinstance(store, LocalStore):
+        homes = {store.root}
+        for folder in (local_path(name) for name in names if is_local(name)):
+            inner = os.path.relpath(os.path.realpath(store.root), os.path.realpath(folder))
+            homes.add(os.path.normpath(os.path.join(folder, inner)))  # where a link leads to the archive
+        prefixes = tuple(f"{home}/" for home in homes)
+        return (s for s in sources if not (is_local(s.uri) and local_path(s.uri).startswith(prefixes)))
+    protocols = store.filesystem.protocol
+    schemes = {protocols} if isinstance(protocols, str) else set(protocols)
+    return (s for s in sources if not (s.uri.startswith(tuple(f"{scheme}://{store.root}/" for scheme in schemes))))
+
+
+def _noting(sources: Iterable[Source], blank: list[Source]) -> Iterator[Source]:
+    """The same sources; those that cannot be compared with anything are added to ``blank``."""
+    for source in sources:
+        if source.size is None and source.mtime is None and source.etag is None:
+            blank.append(source)
+        yield source
 
 
 def _is_same(stated: object, sources: Sequence[str]) -> bool:

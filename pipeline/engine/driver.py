@@ -10,10 +10,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
-from lichen.models.errors import JobInterrupted, UsageError
+from lichen.models.errors import JobError, JobInterrupted, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.job import (
@@ -30,8 +30,8 @@ from lichen.pipeline.archive.plan import Grouping, read_summary
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
 from lichen.pipeline.archive.snapshot import write_snapshot
-from lichen.pipeline.archive.store import Store, open_store
-from lichen.pipeline.engine.changes import Changes, find_changes
+from lichen.pipeline.archive.store import LocalStore, Store, open_store
+from lichen.pipeline.engine.changes import Changes, find_changes, outside
 from lichen.pipeline.engine.config import SHARD_BYTES, Counts, JobConfig, JobSummary, Progress
 from lichen.pipeline.engine.executor import Executor, make_executor
 from lichen.pipeline.engine.planner import Planner
@@ -76,24 +76,26 @@ class _Work:
 
 class _Driver:
     def __init__(self, config: JobConfig, report: Report, stop: threading.Event) -> None:
-        self._config, self._report, self._stop = config, report, stop
         self._began = perf_counter()
         self._store: Store = open_store(config.archive, config.archive_options)
+        if isinstance(self._store, LocalStore):  # workers may be at home in another folder
+            config = replace(config, archive=self._store.root)
+        self._config, self._report, self._stop = config, report, stop
         self._planned_sources = self._planned_bytes = self._planned_shards = 0
         self._written = 0.0
 
     def run(self) -> JobSummary:
         store, config = self._store, self._config
-        create_marker(store, exist_ok=True)
         store.probe()
+        create_marker(store, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(_sigterm(self._stop))
-            if not store.conditional:
-                stack.enter_context(acquire(store, None))
+            lease = None if store.conditional else stack.enter_context(acquire(store, None))
             work = self._find_work()
             if work.job is None and work.changes is not None and not work.changes.work:
                 return self._nothing_to_do(work.changes)
-            lease = stack.enter_context(acquire(store, work.job.job)) if work.job and store.conditional else None
+            if work.job and store.conditional:
+                lease = stack.enter_context(acquire(store, work.job.job))
             executor = make_executor(config, conditional=store.conditional)
             stack.callback(executor.close)
             # Again, because Ray takes the signal for itself when it starts.
@@ -126,7 +128,7 @@ class _Driver:
     def _sources(self) -> Iterator[Source]:
         config = self._config
         found = list_sources(list(config.sources), storage_options=config.source_options, hidden=config.hidden)
-        return check_unique(found, config.on_duplicate)
+        return check_unique(outside(found, self._store, config.sources), config.on_duplicate)
 
     def _listed_bytes(self) -> int:
         """List everything once, so that a duplicate key is found before the job starts."""
@@ -187,6 +189,9 @@ class _Driver:
                     for event in executor.wait(TICK):
                         schedule.handle(event)
                     self._show(job, planner, schedule, executor, started)
+            self._check_commits(job, schedule.shards)
+            if lease is not None:
+                lease.check()
             snapshot = write_snapshot(
                 store, job.job, existing="keep" if job.config["on_collision"] == "keep" else "replace"
             )
@@ -198,6 +203,15 @@ class _Driver:
         finally:
             self._write_progress(job, state, schedule.counts, schedule.shards)
         return self._summary(job, snapshot.number, work, executor, schedule, started)
+
+    def _check_commits(self, job: Job, shards: int) -> None:
+        """Every shard that a worker committed must be where everybody will look for it."""
+        found = len(counting_commits(list_commits(self._store, job.job), job.job))
+        if found != shards:
+            raise JobError(
+                f"{shards} shards were committed, but {self._store.url} holds {found} of them: all workers must see "
+                "one and the same archive. The job is not finished; the same command goes on with it"
+            )
 
     def _hand_out(self, planner: Planner, schedule: Schedule, executor: Executor, digest: str) -> None:
         while not self._stop.is_set():

@@ -10,6 +10,7 @@ read back from the spool file, with their CRC; the whole uploaded object against
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, wait
@@ -29,8 +30,9 @@ from lichen.pipeline import formats
 from lichen.pipeline.archive.codecs import put_codec
 from lichen.pipeline.archive.commit import commit_shard
 from lichen.pipeline.archive.index import IndexRow
+from lichen.pipeline.archive.layout import MARKER
 from lichen.pipeline.archive.shard import Location, ShardWriter, crc32c
-from lichen.pipeline.archive.store import open_store
+from lichen.pipeline.archive.store import LocalStore, open_store
 from lichen.pipeline.closing import Closing
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
@@ -54,9 +56,14 @@ class Worker(Closing):
         from lichen.models.zoo import load_codec
 
         self.config = config
+        self.store = open_store(config.archive, config.archive_options, conditional=config.conditional)
+        if isinstance(self.store, LocalStore) and not self.store.exists(MARKER):
+            raise UsageError(
+                f"{self.store.url} is no archive on {socket.gethostname()}; "
+                "on a cluster, use a folder that all nodes share"
+            )
         self.codec: Codec = load_codec(config.codec, device=config.device, precision=config.precision)
         self.lanes = Lanes([self.codec], count=config.lanes, cpus=config.cpus)
-        self.store = open_store(config.archive, config.archive_options, conditional=config.conditional)
         self.files = CodecFiles(digest=self.codec.digest, extensions=tuple(sorted(self.codec.decoder_files())))
         self._compressor = Compressor(
             self.codec,

@@ -11,6 +11,7 @@ import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -42,7 +43,7 @@ def read_source(source: Source, *, storage_options: Mapping[str, Any] | None = N
     """The bytes of a source. Raises ``SourceUnreadable`` with the cause, whatever the store's error was."""
     try:
         if is_local(source.uri):
-            data = _read_local(local_path(source.uri), source.offset, source.size)
+            data = _read_local(local_path(source.uri), source)
         else:
             data = _read_remote(source, storage_options)
     except store_failures() as error:
@@ -52,21 +53,51 @@ def read_source(source: Source, *, storage_options: Mapping[str, Any] | None = N
     return data
 
 
-def _read_local(path: str, offset: int | None, size: int | None) -> bytes:
+def _read_local(path: str, source: Source) -> bytes:
     with open(path, "rb") as file:
-        if offset is None:
+        if source.offset is None:
             return file.read()
-        file.seek(offset)
-        return file.read(size)
+        _check_version(source, Source(key=source.key, uri=source.uri, mtime=os.fstat(file.fileno()).st_mtime))
+        file.seek(source.offset)
+        return file.read(source.size)
+
+
+def _check_version(source: Source, now: Source) -> None:
+    """In another version of a tar file other bytes lie where the listing found this member."""
+    known = (source.etag, now.etag) if source.etag and now.etag else (source.mtime, now.mtime)
+    if None not in known and known[0] != known[1]:
+        raise SourceUnreadable(
+            f"{source.uri} has changed since it was listed; run the job on it again when this one is over"
+        )
 
 
 def _read_remote(source: Source, storage_options: Mapping[str, Any] | None) -> bytes:
     file_system, path = open_file_system(source.uri, storage_options)
     if source.offset is None:
         return bytes(file_system.cat_file(path))
+    file_system.invalidate_cache(path)
+    _check_version(source, remote_source(source.uri, file_system.info(path), source.key))
     if source.size == 0:
         return b""  # an empty range is an error on S3
     return bytes(file_system.cat_file(path, start=source.offset, end=source.offset + (source.size or 0)))
+
+
+def remote_source(uri: str, info: Mapping[str, Any], key: str) -> Source:
+    """What a file system's ``info`` tells of a file that is not local."""
+    modified = info.get("LastModified") or info.get("mtime") or info.get("last_modified") or info.get("created")
+    etag = info.get("ETag") or info.get("etag")
+    size = info.get("size")
+    return Source(
+        key=key,
+        uri=uri,
+        size=size if isinstance(size, int) else None,
+        mtime=modified.timestamp() if isinstance(modified, datetime) else _number(modified),
+        etag=etag.strip('"') if isinstance(etag, str) else None,
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def is_local(uri: str) -> bool:

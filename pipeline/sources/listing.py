@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import fsspec
@@ -27,6 +26,7 @@ from lichen.pipeline.sources.base import (
     local_path,
     local_uri,
     open_file_system,
+    remote_source,
     store_failures,
 )
 from lichen.pipeline.sources.manifests import Entry, read_manifest
@@ -95,28 +95,37 @@ def _list_file(source: Source, options: Mapping[str, Any] | None) -> Iterator[So
 
 
 def _expand(source: Source, options: Mapping[str, Any] | None) -> Iterator[Source]:
-    if source.key.lower().endswith(".tar"):
-        yield from tar_members(source, options)
-    else:
+    if not source.key.lower().endswith(".tar"):
         yield source
+        return
+    if source.mtime is None and source.etag is None and not is_local(source.uri):
+        source = _looked_up(source, options)
+    yield from tar_members(source, options)
+
+
+def _looked_up(source: Source, options: Mapping[str, Any] | None) -> Source:
+    file_system, path = open_file_system(source.uri, options)
+    try:
+        return remote_source(source.uri, file_system.info(path), source.key)
+    except store_failures() as error:
+        raise SourceUnreadable(f"cannot list {source.uri}: {error}") from error
 
 
 def _manifest_source(manifest: str, entry: Entry) -> Source:
-    """Relative entries start from the manifest's folder; the key is the entry as a clean relative path."""
-    if not is_local(entry.uri):
-        uri, path = entry.uri, entry.uri.partition("://")[2]
-    elif is_local(manifest):
-        path = local_path(entry.uri)
-        folder = os.path.dirname(local_path(manifest))
-        uri = local_uri(os.path.normpath(os.path.join(folder, path)))
-    else:
-        path = entry.uri
-        uri = manifest.rpartition("/")[0] + "/" + path
+    """Relative entries start from the manifest's folder; the key is the entry as a clean relative path.
+
+    Of local files size and modification time are looked up; of others only the manifest can tell.
+    """
+    here = is_local(entry.uri)
+    path = local_path(entry.uri) if here and is_local(manifest) else entry.uri.partition("://")[2] or entry.uri
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     key = entry.key or "/".join(parts)
     if not key:
         raise UsageError(f"the manifest entry {entry.uri!r} names no file")
-    return Source(key=key, uri=uri)
+    if here and is_local(manifest):
+        return _local_source(os.path.normpath(os.path.join(os.path.dirname(local_path(manifest)), path)), key)
+    uri = manifest.rpartition("/")[0] + "/" + path if here else entry.uri
+    return Source(key=key, uri=uri, size=entry.size, etag=entry.etag)
 
 
 # --- local folders -------------------------------------------------------------------------------
@@ -163,20 +172,7 @@ def _is_file_or_broken(path: str) -> bool:
 
 
 def _remote_source(scheme: str, info: Mapping[str, Any], key: str) -> Source:
-    modified = info.get("LastModified") or info.get("mtime") or info.get("last_modified") or info.get("created")
-    etag = info.get("ETag") or info.get("etag")
-    size = info.get("size")
-    return Source(
-        key=key,
-        uri=f"{scheme}://{str(info['name']).removeprefix(scheme + '://')}",
-        size=size if isinstance(size, int) else None,
-        mtime=modified.timestamp() if isinstance(modified, datetime) else _number(modified),
-        etag=etag.strip('"') if isinstance(etag, str) else None,
-    )
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return remote_source(f"{scheme}://{str(info['name']).removeprefix(scheme + '://')}", info, key)
 
 
 def _is_hidden(key: str) -> bool:

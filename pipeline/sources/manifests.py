@@ -1,4 +1,7 @@
-"""Manifests: lists of URIs as text (one a line, ``#`` comments) or Parquet (``uri`` and perhaps ``key``)."""
+"""Manifests: lists of URIs as text (one a line, ``#`` comments) or Parquet.
+
+Parquet has a column ``uri``, and may have ``key``, ``size`` and ``etag``.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,15 @@ MAX_LINE = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of a manifest: a URI, absolute or relative to the manifest, and perhaps its key."""
+    """One line of a manifest: a URI, absolute or relative to the manifest, and perhaps its key.
+
+    ``size`` (bytes) and ``etag`` are what the store would tell of the object; by them an update sees that it changed.
+    """
 
     uri: str
     key: str | None = None
+    size: int | None = None
+    etag: str | None = None
 
 
 def read_manifest(uri: str, options: Mapping[str, Any] | None) -> Iterator[Entry]:
@@ -61,19 +69,24 @@ def _parse_parquet(file: IO[bytes], uri: str) -> Iterator[Entry]:
     try:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
-        columns = [name for name in ("uri", "key") if name in schema.names]
+        columns = [name for name in ("uri", "key", "size", "etag") if name in schema.names]
         if "uri" not in columns:
             raise UsageError(f"{uri} has no column 'uri', only {', '.join(schema.names[:20])}")
         for name in columns:
             kind = schema.field(name).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            if name == "size":
+                if not pa.types.is_integer(kind):
+                    raise UsageError(f"{uri}: column 'size' must be integers, not {kind}")
+            elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                 raise UsageError(f"{uri}: column {name!r} must be strings, not {kind}")
         for batch in table.iter_batches(batch_size=8192, columns=columns):
-            rows = batch.to_pydict()
-            keys = rows.get("key") or [None] * batch.num_rows
-            for entry_uri, key in zip(rows["uri"], keys, strict=True):
-                if not entry_uri:
+            for row in batch.to_pylist():
+                if not row["uri"]:
                     raise UsageError(f"{uri} has rows without a URI")
-                yield Entry(uri=entry_uri, key=key or None)
+                size, etag = row.get("size"), row.get("etag")
+                if size is not None and size < 0:
+                    raise UsageError(f"{uri}: {row['uri']} cannot have {size} bytes")
+                etag = etag.strip('"') if etag else None
+                yield Entry(uri=row["uri"], key=row.get("key") or None, size=size, etag=etag)
     except pa.ArrowException as error:
         raise UsageError(f"{uri} is no readable Parquet file: {error}") from error

@@ -19,3 +19,21 @@ def test_large_crops_come_from_large_pictures(tmp_path: Path) -> None:
     assert seen == {256: {40, 80, 120}, 384: {80, 120}, 390: {80}}
     with pytest.raises(TrainingError, match="both sides of at least 448 pixels; choose smaller crops"):
         sampler.batch(1, 448)
+
+
+def test_a_broken_picture_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 300)).save(tmp_path / "good.png")
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    with pytest.raises(TrainingError, match=r"bad\.jpg"):
+        open_cache([tmp_path], tmp_path / "cache")
+    (tmp_path / "bad.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(TrainingError, match=r"bad\.tar"):
+        open_cache([tmp_path / "bad.tar"], tmp_path / "cache")
+
+
+def test_equal_names_and_sizes_are_not_equal_pictures(tmp_path: Path) -> None:
+    for shade, folder in ((40, "one"), (80, "two")):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (256, 256), (shade, 0, 0)).save(tmp_path / folder / "0.bmp")
+    shades = [int(open_cache([tmp_path / f], tmp_path / "cache").picture(0)[0, 0, 0]) for f in ("one", "two")]
+    assert shades == [40, 80]

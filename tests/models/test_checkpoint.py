@@ -117,3 +117,13 @@ def test_values_that_are_not_finite_are_refused(codec: LearnedCodec) -> None:
     arrays["g_s.network.stem.bias"][0] = np.nan
     with pytest.raises(InvalidCodec, match="finite"):
         codec_from_files(files | {"safetensors": safetensors.numpy.save(arrays)})
+
+
+@pytest.mark.parametrize(("blocks", "width"), [("tcm", 145), ("hscatb", 145), ("s2c-attention", 56)])
+def test_arguments_that_do_not_go_together_are_refused(codec: LearnedCodec, blocks: str, width: int) -> None:
+    """Networks that can be built, and all weights of which fit, but that cannot run."""
+    files = dict(codec.decoder_files())
+    config = json.loads(files["json"])
+    config["arguments"] |= {"blocks": blocks, "width": width}
+    with pytest.raises(InvalidCodec, match="runs"):
+        codec_from_files(files | {"json": json.dumps(config).encode()})

@@ -11,7 +11,7 @@ from lichen.models import defaults, planes
 from lichen.models.bitstream import pack, unpack
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.codec import Codec
-from lichen.models.errors import CodecMismatch, CorruptBitstream, UsageError
+from lichen.models.errors import CodecMismatch, CorruptBitstream, UnsupportedPicture, UsageError
 from lichen.models.learned import LearnedCodec
 from lichen.models.placement import place
 from lichen.models.zoo import load_codec
@@ -154,3 +154,10 @@ def test_hyper_latent_channels_that_are_not_coded_are_zero(codec: LearnedCodec) 
     quiet = load_full(export_codec(network, "quiet", {}), place("cpu", "float32"))
     (encoded,) = quiet.encode([photograph()[:192, :256]], 60)
     assert quiet.decode([encoded.bitstream])[0].symbols == encoded.symbols
+
+
+@pytest.mark.parametrize("size", [(1, (1 << 20) + 1), (16384, 16385)])
+def test_what_the_decoder_would_refuse_is_not_encoded(codec: LearnedCodec, size: tuple[int, int]) -> None:
+    image = np.broadcast_to(np.zeros(3, np.uint8), (*size, 3))
+    with pytest.raises(UnsupportedPicture, match="pixels"):
+        codec.encode([image], 50)

@@ -130,6 +130,24 @@ def test_equal_stems_do_not_overwrite_each_other(write_archive: Callable[..., st
     url = write_archive(tmp_path / "archive", {"a.jpg": png(0), "a.webp": png(40), "b/a.png": png(80)})
     assert export_all(url, tmp_path / "out").written == 3
     assert files_below(tmp_path / "out") == {"a.png", "a.webp.png", "b/a.png"}
+    both = write_archive(tmp_path / "both", {"a.jpg": png(0), "a.png": png(40)})
+    assert export_all(both, tmp_path / "two").written == 2
+    assert files_below(tmp_path / "two") == {"a.png", "a.jpg.png"}
+    with Image.open(tmp_path / "two/a.png") as image:
+        assert np.asarray(image).mean() > 100  # the one whose name it is
+
+
+def test_what_a_format_cannot_hold_is_a_problem_of_one_picture(
+    write_archive: Callable[..., str], tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    pixels = (np.add.outer(np.arange(48), np.arange(64)) * 2).astype(np.uint8)
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, xmp=b"<x>" + b"y" * 70_000)
+    url = write_archive(tmp_path / "archive", {"a.webp": buffer.getvalue(), "b.png": png(40)})
+    result = export_all(url, tmp_path / "out", file_format="jpeg")
+    rows = {row.key: row.status for batch in select(Archive.open(url), []) for row in batch}
+    assert rows["a.webp"] == "compressed"
+    assert result.written == 1 and [problem.key for problem in result.problems] == ["a.webp"]
 
 
 def test_files_that_exist_stay_unless_told(photo_archive: str, tmp_path: Path) -> None:

@@ -284,6 +284,25 @@ def test_s3_tar(bucket: Bucket) -> None:
     assert [read_source(s, storage_options=bucket.options) for s in sources] == list(members.values())
 
 
+def test_members_of_a_tar_that_changed_are_not_read(tmp_path: Path, bucket: Bucket) -> None:
+    """Where the listing found a member, another version has other bytes."""
+    path, name = tmp_path / "s.tar", f"{bucket.name}/s.tar"
+    path.write_bytes(tar_bytes(MEMBERS))
+    bucket.file_system.pipe_file(f"{bucket.name}/list.txt", b"s.tar\n")
+    for url in (str(path), f"{bucket.url}/s.tar", f"{bucket.url}/list.txt"):
+        bucket.file_system.pipe_file(name, tar_bytes(MEMBERS))
+        source = next(iter(list_sources(url, storage_options=bucket.options)))
+        assert read_source(source, storage_options=bucket.options) == MEMBERS["0001.jpg"]
+        changed = tar_bytes(dict(reversed(MEMBERS.items())))
+        if "://" in url:
+            bucket.file_system.pipe_file(name, changed)
+        else:
+            path.write_bytes(changed)
+            os.utime(path, (1, 1))
+        with pytest.raises(SourceUnreadable, match="changed since it was listed"):
+            read_source(source, storage_options=bucket.options)
+
+
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
 def test_compressed_tars_are_refused(tmp_path: Path, mode: str) -> None:
     plain, named = tmp_path / "x.tar", tmp_path / f"x.tar.{mode[2:]}"
@@ -365,6 +384,10 @@ def test_parquet_manifest(tree: Path) -> None:
     sources = list(list_sources(str(manifest)))
     assert [source.key for source in sources] == ["first", "a/z.png"]
     assert read_source(sources[0]) == content("a/1.png")
+    assert sources[0].size == len(content("a/1.png")) and sources[0].mtime == (tree / "a/1.png").stat().st_mtime
+    columns = {"uri": ["memory://far/1.png", "memory://far/2.png"], "size": [7, None], "etag": ['"abc"', None]}
+    pq.write_table(pa.table(columns), manifest)
+    assert [(source.size, source.etag) for source in list_sources(str(manifest))] == [(7, "abc"), (None, None)]
 
 
 def test_malformed_manifests(tmp_path: Path) -> None:
@@ -373,7 +396,14 @@ def test_malformed_manifests(tmp_path: Path) -> None:
         text.write_bytes(data)
         with pytest.raises(UsageError):
             keys(str(text))
-    for columns in ({"url": ["a"]}, {"uri": [1]}, {"uri": ["a", None]}, {"uri": ["a"], "key": [3]}):
+    for columns in (
+        {"url": ["a"]},
+        {"uri": [1]},
+        {"uri": ["a", None]},
+        {"uri": ["a"], "key": [3]},
+        {"uri": ["a"], "size": [-1]},
+        {"uri": ["a"], "size": ["b"]},
+    ):
         pq.write_table(pa.table(columns), table)
         with pytest.raises(UsageError):
             keys(str(table))

@@ -92,11 +92,12 @@ def test_the_highest_quality_that_fits(curve: Curve, bpp: float, start: float) -
     assert kept >= 99.6 or above > bpp or got >= bpp * math.exp(-1.01 * TOLERANCE * 0.024)
 
 
-@given(curves, st.floats(0.005, 8))
-def test_floors_come_before_bits(curve: Curve, bpp: float) -> None:
-    _, kept = run(Target(quality=60, bpp=bpp), curve)
+@given(curves, st.floats(0.005, 8), st.one_of(st.just(math.inf), st.floats(0.01, 4)))
+def test_floors_come_before_bits(curve: Curve, bpp: float, limit: float) -> None:
+    _, kept = run(Target(quality=60, bpp=bpp), curve, limit)
     if kept is None:
-        assert not Floors().met(curve.at(100)[0])
+        worth = [q / 8 for q in range(8, 801) if curve.at(q / 8)[1] < limit]
+        assert not worth or not Floors().met(curve.at(max(worth) - max(0.25, curve.step))[0]) or max(worth) < 2
     else:
         assert Floors().met(curve.at(kept)[0])
         if curve.at(kept)[1] > bpp and kept > 1:  # no more bits than the floors need
@@ -150,3 +151,9 @@ def test_contradictions_are_refused() -> None:
         Target(lowest=True, bpp=1.0)
     with pytest.raises(UsageError):
         Target(bpp=0.0)
+
+
+@given(st.floats(0.1, 60), st.floats(1e-3, 100))
+def test_searches_begin_within_the_qualities_there_are(psnr: float, bpp: float) -> None:
+    targets = Target(floors=Floors(psnr=psnr), lowest=True), Target(bpp=bpp), Target(floors=Floors(psnr=0), lowest=True)
+    assert all(1 <= target.start <= 100 for target in targets)

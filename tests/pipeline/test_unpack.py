@@ -6,6 +6,7 @@ import io
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +220,17 @@ def test_networks_in_lanes_decode_the_symbols_that_were_encoded(
     assert result.ok
     assert (result.pictures, result.compressed) == (6, 6)
     assert result.pixels == sum((70 + n) ** 2 for n in range(6))
+
+
+def test_a_bitstream_of_another_size_than_its_row_is_not_decoded(
+    write_archive: Callable[..., str], tmp_path: Path
+) -> None:
+    """Groups are cut by the index, so what a header says beyond it must not be allocated."""
+    codec: Codec = load_full(export_codec(new_network(), "small", {}), place("cpu", "float32"))
+    url = write_archive(tmp_path / "archive", {"a.png": picture(1, 90), "b.png": picture(2, 80)}, codec=codec)
+    archive, rows = opened(url)
+    honest = next(row for row in rows if row.key == "b.png")
+    lying = replace(next(row for row in rows if row.key == "a.png"), width=1, height=1)
+    (items,) = unpack(archive, [lying, honest], lambda item: item)
+    assert "90x90" in str(items[0].error) and items[0].decoded is None
+    assert items[1].error is None and items[1].decoded is not None

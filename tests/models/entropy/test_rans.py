@@ -415,3 +415,7 @@ def test_a_reader_refuses_what_is_left_over_or_missing() -> None:
         rans.Reader(b"", tables).read(indexes)
     with pytest.raises(CorruptBitstream):
         rans.Reader(b"123", tables)
+    nothing = rans.Reader(bytes.fromhex("0000100000"), tables)  # a state, for no symbols
+    nothing.read(np.zeros(3, np.uint8))
+    with pytest.raises(CorruptBitstream, match="empty"):
+        nothing.finish()

@@ -90,18 +90,31 @@ def test_bits_sum_to_a_distribution() -> None:
     assert torch.isfinite(logistic_bits(torch.tensor(1e6), torch.tensor(0.11).log()))
 
 
-@pytest.mark.parametrize("part", ["g_a", "g_s", "h_a"])
-def test_halo_covers_the_receptive_field(part: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "blocks", "depth"),
+    [
+        ("g_a", "s2c-conv", 4),
+        ("g_s", "s2c-conv", 4),
+        ("h_a", "s2c-conv", 4),
+        ("g_s", "s2c-conv", 7),
+        ("g_s", "s2c-conv", 11),
+        ("g_a", "s2c-conv:gated-conv", 7),
+    ],
+)
+def test_halo_covers_the_receptive_field(part: str, blocks: str, depth: int) -> None:
     torch.manual_seed(1)
-    network = CodecNetwork(NetworkConfig(width=16, hidden=16, hyper=16, features=16, context=16))
+    sizes = {"width": 16, "hidden": 16, "hyper": 16, "features": 16, "context": 16}
+    network = CodecNetwork(NetworkConfig(blocks=blocks, depth=depth, **sizes))
+    halo = HALO if part == "h_a" else network.config.halo
+    assert halo == {4: 128, 7: 192 if ":" in blocks else 128, 11: 192}[depth]
     position = torch.zeros(1)
-    side = 64 + 2 * HALO
+    side = 64 + 2 * halo
     inputs = {"g_a": (3, side), "g_s": (320, side // 16), "h_a": (320, side // 16)}[part]
     x = torch.rand(1, inputs[0], inputs[1], inputs[1], requires_grad=True)
     factor = {"g_a": 16, "g_s": 1, "h_a": 64}[part]
     module = {"g_a": network.g_a, "g_s": network.g_s, "h_a": network.entropy.h_a}[part]
     y = module(x) if part == "h_a" else module(x, position)
-    y[:, :, HALO // factor : (HALO + 64) // factor, HALO // factor : (HALO + 64) // factor].sum().backward()
+    y[:, :, halo // factor : (halo + 64) // factor, halo // factor : (halo + 64) // factor].sum().backward()
     assert x.grad is not None
     seen = x.grad.abs().sum(dim=(0, 1)) > 0
     # one more latent on each side must not be reached: otherwise tiles would differ from the whole

@@ -93,8 +93,9 @@ def publish() -> Callable[..., ShardCommit]:
 def new_job() -> Callable[..., str]:
     """Create a job, by default without codecs, and return its id."""
 
-    def create(store: Store, codecs: Iterable[str] = (), after: str | None = None) -> str:
-        return create_job(store, {"test": True}, list(codecs), after=after).job
+    def create(store: Store, codecs: Iterable[str] = (), after: str | None = None, source: str | None = None) -> str:
+        config = {"test": True} | ({} if source is None else {"source": source})
+        return create_job(store, config, list(codecs), after=after).job
 
     return create
 
@@ -103,8 +104,8 @@ def new_job() -> Callable[..., str]:
 def fill(new_job: Callable[..., str]) -> Callable[..., str]:
     """A job whose shards store the given originals, all committed; returns its id."""
 
-    def run(store: Store, *shards: Mapping[str, bytes], after: str | None = None) -> str:
-        job = new_job(store, after=after)
+    def run(store: Store, *shards: Mapping[str, bytes], after: str | None = None, source: str | None = None) -> str:
+        job = new_job(store, after=after, source=source)
         for number, originals in enumerate(shards):
             commit_shard(store, publish_shard(store, layout.shard_id(job, number), originals))
         return job

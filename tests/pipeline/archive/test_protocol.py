@@ -18,6 +18,7 @@ from lichen.models.errors import (
     CorruptArchive,
     DuplicateKey,
     LeaseLost,
+    StoreError,
     VerificationFailed,
 )
 from lichen.pipeline.archive import layout
@@ -221,9 +222,23 @@ def test_the_spool_is_removed_and_memory_holds_no_payloads(memory: Store, tmp_pa
             writer.append(chunk)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert next(path.stat().st_size for path in tmp_path.iterdir()) >= 63 << 20
+        assert os.fstat(writer._spool.fileno()).st_size >= 63 << 20
+        assert list(tmp_path.iterdir()) == []  # nothing that a killed process could leave behind
     assert peak < 2 << 20
-    assert list(tmp_path.iterdir()) == []
+    assert writer._spool.closed
+
+
+def test_a_full_disk_is_an_error_of_the_store(memory: Store) -> None:
+    with ShardWriter(memory, "20260101T000000-aaaaaa.00000") as writer:
+        writer._spool.close()
+        writer._spool = open("/dev/full", "w+b")  # noqa: SIM115
+        with pytest.raises(StoreError, match="space"):
+            writer.append(bytes(1 << 20))
+        writer.append(b"little")  # still in the buffer
+        with pytest.raises(StoreError, match="space"):
+            writer.read(0, 1)
+        with pytest.raises(StoreError, match="space"):
+            writer.publish()
 
 
 def test_threads_may_append(memory: Store, new_job: Callable[..., str], row: Any) -> None:

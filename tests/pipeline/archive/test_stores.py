@@ -211,3 +211,18 @@ def test_stores_without_conditional_create_say_so(tmp_path: Path) -> None:
     assert store.probe() is False
     assert store.create("x", b"1") and not store.create("x", b"2")
     assert store.read("x") == b"1"
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path))
+    store.put("a/b", b"1")
+
+    def broken(path: Any) -> Any:
+        raise OSError(24, "too many open files", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", broken)
+        with pytest.raises(StoreError, match="too many open files"):
+            store.entries()
+    assert [entry.path for entry in store.entries()] == ["a/b"]
+    assert store.entries("c") == []

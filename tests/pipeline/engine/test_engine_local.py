@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import uuid
 from collections.abc import Callable
@@ -18,9 +20,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichen.models.errors import DuplicateKey, JobInterrupted, LeaseHeld, TooManyFailures, UsageError
+from lichen.models.errors import (
+    DuplicateKey,
+    JobError,
+    JobInterrupted,
+    LeaseHeld,
+    LeaseLost,
+    TooManyFailures,
+    UsageError,
+)
 from lichen.pipeline.archive.job import list_jobs, read_done, read_progress
-from lichen.pipeline.archive.lease import acquire
+from lichen.pipeline.archive.lease import Lease, acquire
+from lichen.pipeline.archive.marker import create_marker
+from lichen.pipeline.archive.plan import Grouping, write_plan
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejects import Quarantined, read_table
 from lichen.pipeline.archive.store import MemoryStore, open_store
@@ -29,6 +41,7 @@ from lichen.pipeline.engine.config import Counts, JobConfig, Progress
 from lichen.pipeline.engine.driver import run_job
 from lichen.pipeline.images import read_picture
 from lichen.pipeline.quality import psnr
+from lichen.pipeline.sources import list_sources
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -116,6 +129,14 @@ def test_pictures_too_small_for_ms_ssim_are_stored_where_it_is_asked_for(config:
     job = config(pictures(2), min_ms_ssim=0.9)
     run_job(job)
     assert [row.reason for row in Archive.open(job.archive).rows()] == [BELOW_FLOOR] * 2
+
+
+@pytest.mark.parametrize("wish", [{"min_psnr": 50.0}, {"min_psnr": 20.0}, {"target_bpp": 30.0}, {"target_bpp": 0.01}])
+def test_wishes_beyond_what_qualities_give(config: Make, pictures: Pictures, wish: dict[str, float]) -> None:
+    job = config(pictures(2), psnr_floor=0, block_psnr_floor=0, **wish)
+    assert run_job(job).counts.sources == 2
+    for row in Archive.open(job.archive).rows():
+        assert row.status == "stored" or (row.psnr or 0) >= wish.get("min_psnr", 0)
 
 
 def test_bits_per_pixel(config: Make, pictures: Pictures) -> None:
@@ -247,6 +268,36 @@ def test_the_driver_commits_where_creates_are_not_atomic(
     with acquire(open_store(job.archive), None), pytest.raises(LeaseHeld):  # one driver for the whole archive
         run_job(job)
 
+    def lost(_lease: Lease, *, renewing: bool = False) -> None:
+        if not renewing:
+            raise LeaseLost("another driver took over")
+
+    monkeypatch.setattr(Lease, "check", lost)
+    with pytest.raises(LeaseLost):
+        run_job(config(pictures(2, name="more"), job.archive, on_collision="replace"))
+
+
+def test_commits_that_went_elsewhere_are_no_commits(
+    config: Make, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is not shared: on the worker's machine another archive lies under the same name."""
+    from lichen.pipeline.engine import worker
+
+    elsewhere = str(tmp_path / "elsewhere")
+    job = config(pictures(4))
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "open_store", lambda _url, *rest, **named: open_store(elsewhere, *rest, **named))
+        with pytest.raises(UsageError, match="all nodes share"):
+            run_job(job)
+        create_marker(open_store(elsewhere))
+        with pytest.raises(JobError, match="one and the same archive"):
+            run_job(job)
+    (name,) = list_jobs(open_store(job.archive))
+    assert read_done(open_store(job.archive), name) is None
+    assert Archive.open(job.archive).snapshot is None
+    assert run_job(job).counts.compressed == 4
+    assert len(Archive.open(job.archive)) == 4
+
 
 def test_ms_ssim_is_sampled(config: Make) -> None:
     some = config(DATA / "samples", ms_ssim=0.5)
@@ -306,6 +357,83 @@ def test_a_second_data_set(config: Make, pictures: Pictures) -> None:
     replaced = run_job(config(second, on_collision="replace"))
     assert replaced.missing == 0
     assert Archive.open(job.archive).row("000.png").source_mtime == 1
+
+
+def test_keeping_those_of_others_keeps_none_of_ones_own(config: Make, pictures: Pictures) -> None:
+    source = pictures(2)
+    job = config(source, on_collision="keep")
+    run_job(job)
+    os.utime(source / "000.png", (1, 1))
+    assert run_job(job).counts.compressed == 1
+    assert Archive.open(job.archive).row("000.png").source_mtime == 1
+    assert run_job(job).job is None
+
+
+def test_an_archive_inside_its_source_is_not_archived(config: Make, pictures: Pictures, tmp_path: Path) -> None:
+    source = pictures(3)
+    (tmp_path / "link").symlink_to(source)
+    for folder in (source, tmp_path / "link"):
+        job = config(folder, str(source / "inner" / "archive"), store_others=True)
+        assert run_job(job).counts.skipped == 0
+        assert len(Archive.open(job.archive)) == 3
+        assert run_job(job).job is None
+        shutil.rmtree(job.archive)
+
+
+def test_manifests_are_compared_as_folders_are(config: Make, pictures: Pictures, tmp_path: Path) -> None:
+    first, second = pictures(2), pictures(2, name="others")
+    for folder in (first, second):
+        (folder / "list.txt").write_text("000.png\n001.png\n")
+    job = config(first / "list.txt")
+    assert run_job(job).counts.compressed == 2
+    assert run_job(job).job is None
+    os.utime(first / "001.png", (1, 1))
+    assert run_job(job).counts.compressed == 1
+    os.utime(second / "000.png", (1, 1))
+    with pytest.raises(DuplicateKey):
+        run_job(config(second / "list.txt"))
+
+
+def test_what_nothing_is_known_of_is_not_taken_for_another_archives(config: Make, pictures: Pictures) -> None:
+    """Entries of a manifest on a store that tells nothing but names: two data sets with the same ones."""
+    memory = fsspec.filesystem("memory")
+    for name in ("one", "two"):
+        memory.put(str(pictures(2, name=name)) + "/", f"/{name}/", recursive=True)
+        memory.pipe_file(f"/{name}/list.txt", b"000.png\n001.png\n")
+    job = config("memory://one/list.txt", shard_pictures=1)
+    assert run_job(job).counts.compressed == 2
+    assert run_job(job).job is None
+    with pytest.raises(DuplicateKey):
+        run_job(config("memory://two/list.txt"))
+
+
+def test_members_of_a_tar_file_that_changed_are_not_mistaken(config: Make, pictures: Pictures, tmp_path: Path) -> None:
+    """Another tar file of the same members in another order, between the plan and the work."""
+    source, tar = pictures(30), tmp_path / "set.tar"
+
+    def write(names: list[Path], when: int) -> None:
+        with tarfile.open(tar, "w") as file:
+            for path in names:
+                file.add(path, path.name)
+        os.utime(tar, (when, when))
+
+    paths = sorted(source.glob("*.png"))
+    write(paths, 1)
+    job, stop = config(tar, shard_pictures=1, lanes=1), threading.Event()
+    with pytest.raises(JobInterrupted):
+        run_job(job, lambda progress: stop.set() if progress.shards_done else None, stop=stop)
+    store = open_store(job.archive)
+    (name,) = list_jobs(store)
+    planned = list(write_plan(store, name, list_sources(str(tar)), Grouping(max_sources=1)))  # to the end
+    assert len(planned) == 30
+    write(paths[::-1], 2)
+    summary = run_job(job)
+    assert summary.exit_code == 3 and summary.counts.quarantined > 0
+    assert run_job(job).counts.quarantined == 0
+    archive = Archive.open(job.archive)
+    assert {row.key: row.source_sha256.hex() for row in archive.rows() if row.source_sha256} == {
+        f"set/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    }
 
 
 def test_duplicate_keys_are_found_before_the_job_starts(config: Make, pictures: Pictures) -> None:
