@@ -177,7 +177,7 @@ def evaluate(
     """
     images = list(pictures.values())
     curve = _measure(codec, images, qualities, effort, progress)
-    measured = [_measure(other, images, None, EFFORT, progress) for other in against if other.name != codec.name]
+    measured = [_measure(other, images, None, EFFORT, progress) for other in against if other.digest != codec.digest]
     others = (*measured, *anchors)
     return Evaluation(
         codec=codec.name,

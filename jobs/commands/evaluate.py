@@ -63,7 +63,14 @@ def evaluate(
 
     pictures = evaluation.load_pictures(images)
     if compare is not None:
-        codecs = {Path(name).stem: load_codec(name, device=device, precision=precision) for name in _names(compare)}
+        if effort != defaults.EFFORT or codec != defaults.CODEC or anchors != "auto":
+            raise UsageError("--compare takes no --codec, --effort and --anchors")
+        stems = [Path(name).stem for name in _names(compare)]
+        labels = [name if stems.count(stem) > 1 else stem for name, stem in zip(_names(compare), stems, strict=True)]
+        codecs = {
+            label: load_codec(name, device=device, precision=precision)
+            for label, name in zip(labels, _names(compare), strict=True)
+        }
         _compare(codecs, pictures, reference or list(codecs)[-1], qualities, plot, save, as_json=as_json)
         return
     tested = load_codec(codec, device=device, precision=precision)

@@ -29,7 +29,10 @@ def train(
     ] = None,
     depth: Annotated[int | None, typer.Option(min=1, max=16, help="Blocks. Default: the architecture's.")] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the codec, and of its two files in the folder. Default: the architecture's.")
+        str | None,
+        typer.Option(
+            help="Of the codec, and of its two files in the folder. Default: the architecture's, or --from-codec's."
+        ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Budget in minutes of training.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Budget in steps; the budget used up first counts.")] = None,

@@ -12,6 +12,7 @@ FORMAT = 1
 MARKER = "lichen.json"
 CODECS, SHARDS, JOBS, COMMITS, SNAPSHOTS = "codecs", "shards", "jobs", "commits", "snapshots"
 TEMPORARY, PROBES = ".tmp", ".probe"
+FOLDERS = (CODECS, SHARDS, JOBS, COMMITS, SNAPSHOTS, TEMPORARY, PROBES)
 
 _JOB = r"\d{8}T\d{6}-[0-9a-f]{6}"
 _SHARD = rf"{_JOB}\.\d{{5,9}}(?:\.\d{{1,4}}){{0,40}}"

@@ -23,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from lichen.models.errors import CorruptArchive, MissingObject, StoreError, UsageError
+from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.ranges import MAX_GAP, MAX_REQUEST, plan_ranges
 from lichen.pipeline.archive.store_file import StoreFile
 
@@ -298,7 +299,7 @@ class LocalStore(Store):
             self._publish(self._write(iter(lambda: file.read(1 << 20), b"")), path)
 
     def _list(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        for parent, _, names in os.walk(folder, onerror=_unless_gone):
+        for parent, _, names in os.walk(folder, onerror=self._unlisted):
             for name in names:
                 path = os.path.join(parent, name)
                 try:
@@ -306,6 +307,12 @@ class LocalStore(Store):
                 except FileNotFoundError:  # deleted meanwhile
                     continue
                 yield path, status.st_size, status.st_mtime
+
+    def _unlisted(self, error: OSError) -> None:
+        """A folder that cannot be listed must not look like an empty one, unless it is none of ours (lost+found)."""
+        top = os.path.relpath(error.filename or self.root, self.root).split("/")[0]
+        if not isinstance(error, FileNotFoundError) and top in (".", *layout.FOLDERS):
+            raise error
 
 
 class MemoryStore(Store):
@@ -355,12 +362,6 @@ def _s3_failures() -> tuple[type[Exception], ...]:
     from botocore.exceptions import ClientError as RefusedError
 
     return (OSError, BotoCoreError, RefusedError, ClientError)
-
-
-def _unless_gone(error: OSError) -> None:
-    """A folder that cannot be listed must not look like an empty one."""
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -75,11 +75,18 @@ def outside(sources: Iterable[Source], store: Store, names: Sequence[str]) -> It
         for folder in (local_path(name) for name in names if is_local(name)):
             inner = os.path.relpath(os.path.realpath(store.root), os.path.realpath(folder))
             homes.add(os.path.normpath(os.path.join(folder, inner)))  # where a link leads to the archive
-        prefixes = tuple(f"{home}/" for home in homes)
-        return (s for s in sources if not (is_local(s.uri) and local_path(s.uri).startswith(prefixes)))
-    protocols = store.filesystem.protocol
-    schemes = {protocols} if isinstance(protocols, str) else set(protocols)
-    return (s for s in sources if not (s.uri.startswith(tuple(f"{scheme}://{store.root}/" for scheme in schemes))))
+    else:
+        protocols = store.filesystem.protocol
+        schemes = {protocols} if isinstance(protocols, str) else set(protocols)
+        homes = {f"{scheme}://{store.root}" for scheme in schemes}
+    own = tuple(f"{home}/{folder}/" for home in homes for folder in layout.FOLDERS)
+    marker = {f"{home}/{layout.MARKER}" for home in homes}
+
+    def is_own(source: Source) -> bool:
+        name = local_path(source.uri) if is_local(source.uri) else source.uri
+        return name.startswith(own) or name in marker
+
+    return (source for source in sources if not is_own(source))
 
 
 def _noting(sources: Iterable[Source], blank: list[Source]) -> Iterator[Source]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from lichen.models.errors import LichenError
 from lichen.pipeline.archive.commit import CommitRecord, JobState, job_state
 from lichen.pipeline.archive.plan import Grouping, PlannedShard, write_plan
 from lichen.pipeline.archive.store import Store
@@ -92,5 +91,5 @@ class Planner:
                     break
                 self._queue.put(Planned(shard=shard, state=job_state([shard], self._commits)))
             self._queue.put(None)
-        except (LichenError, OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the driver must not wait for ever
             self._queue.put(error)

@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +24,9 @@ from lichen.pipeline.engine.executor import IN_FLIGHT, Blame, Died, Event, Faile
 
 MAX_FRUITLESS_DEATHS = 8
 """Workers that may die one after the other without one shard done in between."""
+
+PATIENCE = 120.0
+"""Seconds that a worker may take to start while another one is idle."""
 
 _KILL_WAIT = 5.0
 _LOOK = 0.5
@@ -43,14 +47,17 @@ class Resources:
 def plan_resources(nodes: list[Mapping[str, float]], config: JobConfig) -> Resources:
     """Divide the nodes (their ``CPU`` and ``GPU``) into workers. Pure.
 
-    Without GPUs a worker takes a node. With GPUs each takes ``gpus_per_worker`` and its share of the node's cores,
-    and nodes without GPUs do nothing. Raises ``UsageError`` if no node can hold a worker, unless
-    ``workers`` is given for a cluster, which may grow nodes on demand.
+    Without GPUs a worker takes a node, or with ``workers`` its share of one. With GPUs each takes ``gpus_per_worker``
+    and its share of the node's cores, and nodes without GPUs do nothing; nor do nodes without a core. Raises
+    ``UsageError`` if no node can hold a worker, or not as many as ``workers`` says fit on this machine; a cluster may
+    grow nodes on demand.
     """
+    nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
     gpus = config.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if config.device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-    fits = [int(node.get("GPU", 0) / gpus + 1e-9) if gpus else 1 for node in nodes]
+    share = -(-(config.workers or 1) // max(1, len(nodes)))
+    fits = [int(node.get("GPU", 0) / gpus + 1e-9) if gpus else share for node in nodes]
     cores = [int(node.get("CPU", 0)) // fit for node, fit in zip(nodes, fits, strict=True) if fit]
     cpus = config.cpus_per_worker or max(1, min(cores, default=1))
     workers = sum(
@@ -59,6 +66,8 @@ def plan_resources(nodes: list[Mapping[str, float]], config: JobConfig) -> Resou
     )
     if not workers and (config.workers is None or config.address is None):
         raise UsageError(f"Ray has no node with {cpus} CPUs and {gpus:g} GPUs, which one worker would take")
+    if config.workers is not None and config.workers > workers and config.address is None:
+        raise UsageError(f"{config.workers} workers of {cpus} CPUs and {gpus:g} GPUs do not fit here, but {workers}")
     return Resources(workers=config.workers or workers, cpus=cpus, gpus=gpus)
 
 
@@ -75,10 +84,11 @@ class RayWorker:
         self._lock = threading.Lock()
         self._loaded = threading.Event()
         self._worker: Any = None
+        self._refusal: LichenError | None = None
         self._metrics: Any = None
 
-    def prepare(self, put: bool) -> CodecFiles:
-        """Load the codec; with ``put``, also put its decoder into the archive."""
+    def prepare(self, put: bool) -> tuple[CodecFiles, str]:
+        """Load the codec, and say on which node; with ``put``, also put its decoder into the archive."""
         from lichen.pipeline.engine.metrics import Metrics
         from lichen.pipeline.engine.worker import Worker
 
@@ -87,15 +97,18 @@ class RayWorker:
             worker = Worker(self._config)
             files = worker.put_codec() if put else worker.files
             self._worker = worker
+        except LichenError as error:
+            self._refusal = error
+            raise
         finally:
             self._loaded.set()
-        return files
+        return files, str(ray.get_runtime_context().get_node_id())
 
     def run(self, task: ShardTask, digest: str) -> ShardResult:
         """One attempt at a shard. Waits for ``prepare``, which runs beside it."""
         self._loaded.wait()
         if self._worker is None:
-            raise JobError("this worker could not load the codec")
+            raise self._refusal or JobError("this worker could not load the codec")
         try:
             result: ShardResult = self._worker.run(task, digest, self._observe)
             return result
@@ -125,6 +138,9 @@ class _Member:
     actor: Any
     loading: Any
     """The answer to ``prepare``; None once it came."""
+    node: str = ""
+    """Where it is, once that is known."""
+    began: float = field(default_factory=time.monotonic)
     tasks: dict[Any, ShardTask] = field(default_factory=dict)
     polling: Any = None
     live: dict[str, Counts] = field(default_factory=dict)
@@ -148,6 +164,8 @@ class RayExecutor:
         self.workers = self._resources.workers
         self.deaths = 0
         self._fruitless = 0
+        self._struck: dict[str, float] = {}
+        """Nodes that lost a worker, and when they did last."""
         self._members: list[_Member] = []
         settings = WorkerConfig.of(config, conditional=conditional, cpus=self._resources.cpus)
         # Without a GPU of its own a worker must not take one that it happens to see.
@@ -162,7 +180,8 @@ class RayExecutor:
             if stop.is_set():
                 raise JobInterrupted("stopped while the first worker was loading the codec")
         try:
-            files: CodecFiles = ray.get(member.loading)
+            files: CodecFiles
+            files, member.node = ray.get(member.loading)
         except RayTaskError as error:
             raise _cause(error) from error
         except RayError as error:
@@ -181,10 +200,9 @@ class RayExecutor:
         member.tasks[member.actor.run.remote(task, digest)] = task
 
     def wait(self, timeout: float) -> list[Event]:
-        owners = {ref: member for member in self._members for ref in member.tasks}
-        for member in self._members:
-            if member.loading is not None:
-                owners[member.loading] = member
+        # Loading first: it tells why tasks fail.
+        owners = {member.loading: member for member in self._members if member.loading is not None}
+        owners |= {ref: member for member in self._members for ref in member.tasks}
         if not owners:
             return []
         ready, _ = ray.wait(list(owners), timeout=timeout)
@@ -192,6 +210,7 @@ class RayExecutor:
         for ref in ready:
             if owners[ref] in self._members:  # not buried with an earlier answer
                 events += self._take(owners[ref], ref)
+        events += self._take_back()
         self._poll()
         return events
 
@@ -246,7 +265,7 @@ class RayExecutor:
             taken_away = isinstance(error, ActorDiedError) and error.preempted
             return self._bury(member, str(error), suspect=not taken_away)
         if task is None:
-            member.loading = None
+            member.loading, member.node = None, answer[1]
             return []
         del member.tasks[ref]
         self._fruitless = 0
@@ -257,7 +276,11 @@ class RayExecutor:
         self._members.remove(member)
         ray.kill(member.actor, no_restart=True)
         self.deaths += 1
-        self._fruitless += 1
+        # What dies with its node, and what is taken away, dies of nothing that it did.
+        if suspect and member.began > self._struck.get(member.node, 0.0):
+            self._fruitless += 1
+            if member.node:
+                self._struck[member.node] = time.monotonic()
         if self._fruitless > MAX_FRUITLESS_DEATHS:
             raise JobError(f"{self._fruitless} workers died one after the other; the last: {message}")
         events: list[Event] = []
@@ -276,6 +299,24 @@ class RayExecutor:
             blame = Blame.YES if len(orphans) == 1 else Blame.PERHAPS
         line = " ".join(message.split())[:400]
         return events + [Died(task=task, blame=blame, message=line) for task in orphans]
+
+    def _take_back(self) -> list[Event]:
+        """Shards of a worker that Ray cannot place (its node is gone, or others have it), once another worker is idle.
+
+        There are fewer workers from then on.
+        """
+        if not any(member.loading is None and not member.tasks for member in self._members):
+            return []
+        limit = time.monotonic() - PATIENCE
+        late = [m for m in self._members if m.loading is not None and m.tasks and m.began < limit]
+        events: list[Event] = []
+        for member in late:
+            self._members.remove(member)
+            ray.kill(member.actor, no_restart=True)
+            self.workers -= 1
+            message = "it could not be started"
+            events += [Died(task=task, blame=Blame.NO, message=message) for task in member.tasks.values()]
+        return events
 
     def _poll(self) -> None:
         """Take the counters that came in and ask again; never waits."""

@@ -98,7 +98,7 @@ def _expand(source: Source, options: Mapping[str, Any] | None) -> Iterator[Sourc
     if not source.key.lower().endswith(".tar"):
         yield source
         return
-    if source.mtime is None and source.etag is None and not is_local(source.uri):
+    if source.mtime is None and not is_local(source.uri):  # from a manifest
         source = _looked_up(source, options)
     yield from tar_members(source, options)
 

@@ -84,7 +84,7 @@ def _parse_parquet(file: IO[bytes], uri: str) -> Iterator[Entry]:
                 if not row["uri"]:
                     raise UsageError(f"{uri} has rows without a URI")
                 size, etag = row.get("size"), row.get("etag")
-                if size is not None and size < 0:
+                if size is not None and not 0 <= size < 1 << 60:
                     raise UsageError(f"{uri}: {row['uri']} cannot have {size} bytes")
                 etag = etag.strip('"') if etag else None
                 yield Entry(uri=row["uri"], key=row.get("key") or None, size=size, etag=etag)

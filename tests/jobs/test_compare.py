@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,18 @@ def test_published_sizes_and_costs(name: str, millions: float, kilomacs: float) 
     parameters, multiplications = cost(config_of(name))
     assert parameters / 1e6 == pytest.approx(millions, rel=0.01)
     assert multiplications / 1e3 == pytest.approx(kilomacs, rel=0.01)
+
+
+def test_codecs_of_one_name_are_told_apart(codecs: list[Path], data_folder: Path, tmp_path: Path) -> None:
+    with Image.open(data_folder / "kodak/kodim20.png") as image:
+        image.crop((0, 0, 192, 192)).save(tmp_path / "part.png")
+    (tmp_path / "again").mkdir()
+    for ending in ("json", "safetensors"):
+        shutil.copy(codecs[1].with_suffix(f".{ending}"), tmp_path / "again" / f"one.{ending}")
+    pair = f"{codecs[0]},{tmp_path / 'again' / 'one.json'}"
+    arguments = ["evaluate", str(tmp_path / "part.png"), "--quality", "20,40,60,80", "--json", "--compare", pair]
+    done = CliRunner().invoke(build_app(), arguments)
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.stdout)) == 2
+    refused = CliRunner().invoke(build_app(), [*arguments, "--effort", "5"])
+    assert refused.exit_code != 0

@@ -403,6 +403,7 @@ def test_malformed_manifests(tmp_path: Path) -> None:
         {"uri": ["a"], "key": [3]},
         {"uri": ["a"], "size": [-1]},
         {"uri": ["a"], "size": ["b"]},
+        {"uri": ["a"], "size": [1 << 62]},
     ):
         pq.write_table(pa.table(columns), table)
         with pytest.raises(UsageError):

@@ -226,3 +226,16 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch
             store.entries()
     assert [entry.path for entry in store.entries()] == ["a/b"]
     assert store.entries("c") == []
+    real = os.scandir
+
+    def refused(path: Any) -> Any:
+        if os.path.basename(path) in ("lost+found", "commits"):
+            raise PermissionError(13, "permission denied", str(path))
+        return real(path)
+
+    (tmp_path / "lost+found").mkdir()
+    monkeypatch.setattr(os, "scandir", refused)
+    assert [entry.path for entry in store.entries()] == ["a/b"]  # that one is none of ours
+    (tmp_path / "commits").mkdir()
+    with pytest.raises(StoreError, match="permission denied"):
+        store.entries()

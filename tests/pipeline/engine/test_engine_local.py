@@ -380,6 +380,15 @@ def test_an_archive_inside_its_source_is_not_archived(config: Make, pictures: Pi
         shutil.rmtree(job.archive)
 
 
+def test_sources_inside_an_archive_are_archived(config: Make, pictures: Pictures, tmp_path: Path) -> None:
+    source = pictures(3)
+    for archive in (tmp_path, source):
+        job = config(source, str(archive))
+        assert run_job(job).counts.compressed == 3
+        assert run_job(job).job is None
+        assert len(Archive.open(job.archive)) == 3
+
+
 def test_manifests_are_compared_as_folders_are(config: Make, pictures: Pictures, tmp_path: Path) -> None:
     first, second = pictures(2), pictures(2, name="others")
     for folder in (first, second):

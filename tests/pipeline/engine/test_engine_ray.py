@@ -17,6 +17,7 @@ import ray
 
 from lichen.models.errors import UnknownCodec
 from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.engine import ray_executor
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT
 from lichen.pipeline.engine.config import JobConfig, Progress
 from lichen.pipeline.engine.driver import run_job
@@ -160,3 +161,33 @@ def test_killed_driver(config: Make, pictures: Pictures, contents: Contents, tmp
 def test_errors_of_the_first_worker_are_the_jobs(small_ray: None, config: Make, pictures: Pictures) -> None:
     with pytest.raises(UnknownCodec, match="no codec 'none'"):
         run_job(config(pictures(1), executor="ray", codec="none"))
+
+
+def test_a_worker_that_cannot_be_placed_holds_nothing_up(
+    small_ray: None, config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A core that Ray counts, and that others have: what was meant for its worker is done by the one that runs."""
+
+    @ray.remote(num_cpus=1)
+    class Other:
+        def ready(self) -> bool:
+            return True
+
+    other = Other.remote()
+    assert ray.get(other.ready.remote())
+    monkeypatch.setattr(ray_executor, "PATIENCE", 1.0)
+    job = config(pictures(12), executor="ray", shard_pictures=1, gpus_per_worker=0, workers=2, lanes=1)
+    summary = run_job(job)
+    assert (summary.counts.compressed, summary.worker_deaths) == (12, 0)
+    ray.kill(other)
+
+
+def test_a_relative_archive_is_where_the_driver_is(
+    small_ray: None, config: Make, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers begin in the folder that Ray was started in."""
+    source = pictures(3)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run_job(config(source, "relative", executor="ray", gpus_per_worker=0)).counts.compressed == 3
+    assert len(Archive.open(str(tmp_path / "here" / "relative"))) == 3

@@ -160,6 +160,9 @@ def test_the_planner_passes_on_what_the_listing_raises(store: Store) -> None:
         ([{"CPU": 12, "GPU": 2}], {"gpus_per_worker": 0.5}, Resources(workers=4, cpus=3, gpus=0.5)),
         ([{"CPU": 12, "GPU": 4}], {"gpus_per_worker": 2}, Resources(workers=2, cpus=6, gpus=2)),
         ([{"CPU": 2}], {"workers": 2, "cpus_per_worker": 1}, Resources(workers=2, cpus=1, gpus=0)),
+        ([{"CPU": 8}], {"workers": 2}, Resources(workers=2, cpus=4, gpus=0)),
+        ([{"CPU": 8}, {"CPU": 8}], {"workers": 3}, Resources(workers=3, cpus=4, gpus=0)),
+        ([{}, {"CPU": 16}, {"CPU": 16}], {}, Resources(workers=2, cpus=16, gpus=0)),
     ],
 )
 def test_nodes_are_divided_into_workers(
@@ -172,6 +175,9 @@ def test_nodes_are_divided_into_workers(
 def test_workers_that_fit_nowhere_are_refused() -> None:
     for changes in ({"gpus_per_worker": 1}, {"cpus_per_worker": 64}, {"cpus_per_worker": 64, "workers": 2}):
         with pytest.raises(UsageError, match="no node"):
+            plan_resources([{"CPU": 8}], JobConfig(source="x", archive="y", **changes))  # type: ignore[arg-type]
+    for changes in ({"workers": 9}, {"workers": 3, "cpus_per_worker": 4}):
+        with pytest.raises(UsageError, match="do not fit"):
             plan_resources([{"CPU": 8}], JobConfig(source="x", archive="y", **changes))  # type: ignore[arg-type]
     growing = JobConfig(source="x", archive="y", gpus_per_worker=1, cpus_per_worker=4, workers=9, address="auto")
     assert plan_resources([{"CPU": 8}], growing) == Resources(workers=9, cpus=4, gpus=1)
