@@ -143,6 +143,7 @@ def examine_jpeg(data: bytes) -> list[Block]:
     colour transform, which decoding uses up.
     """
     blocks: list[Block] = []
+    profile: list[bytes] = []
     previews = 0
     position = 2
     while True:
@@ -162,8 +163,11 @@ def examine_jpeg(data: bytes) -> list[Block]:
             _check_jpeg_frame(marker, body)
         elif marker == 0xE2 and body.startswith(b"MPF\0"):
             previews += _mpf_preview_bytes(body[4:])
+        elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0"):
+            profile.append(body)
         elif 0xE0 <= marker <= 0xEF or marker == 0xFE:
             blocks += _jpeg_block(marker, body)
+    _check_jpeg_profile(profile)
     end = data.find(b"\xff\xd9", position)  # inside a scan, 0xFF is always followed by 0 or a restart marker
     if end < 0 or (previews and len(data) - end - 2 <= previews + _PREVIEW_PADDING):
         return blocks
@@ -177,6 +181,13 @@ def _check_jpeg_frame(marker: int, body: bytes) -> None:
         raise UnsupportedPicture(f"a JPEG of {body[0]} bits")
     if len(body) >= 6 and body[5] not in (1, 3):
         raise UnsupportedPicture(f"a JPEG of {body[5]} components (CMYK or the like)")
+
+
+def _check_jpeg_profile(segments: list[bytes]) -> None:
+    """Every segment says which it is and how many there are; Pillow drops an incomplete profile without a word."""
+    different = set(segments)
+    if any(len(segment) < 14 or not 1 <= segment[12] <= segment[13] == len(different) for segment in different):
+        raise UnsupportedPicture("a JPEG with a damaged colour profile")
 
 
 _PREVIEW_PADDING = 1 << 12
@@ -217,8 +228,6 @@ def _jpeg_block(marker: int, body: bytes) -> list[Block]:
             if b"hdrgm:Version" in body:
                 raise UnsupportedPicture("a gain map (Ultra HDR) belongs to the picture")
             return []
-    if marker == 0xE2 and body.startswith(b"ICC_PROFILE\0"):
-        return []
     if marker == 0xEE and body.startswith(b"Adobe"):
         return []
     return [(name, body)]
@@ -227,6 +236,20 @@ def _jpeg_block(marker: int, body: bytes) -> list[Block]:
 # --- PNG -----------------------------------------------------------------------------------------
 
 _PNG_CONSUMED = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf", b"sPLT", b"hIST"}
+
+
+_PNG_TEXT = {b"tEXt", b"zTXt", b"iTXt"}
+_PNG_HIDING = {b"exif", b"icc_profile", b"xmp", b"transparency"}
+"""Keywords of texts that Pillow would take for something else."""
+
+
+def _check_png_profile(content: bytes) -> None:
+    try:
+        whole = zlib.decompress(content.partition(b"\0")[2][1:])
+    except zlib.error as error:
+        raise UnsupportedPicture("a PNG with a damaged colour profile") from error
+    if not whole:
+        raise UnsupportedPicture("a PNG with an empty colour profile")
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -264,8 +287,12 @@ def examine_png(data: bytes) -> list[Block]:
             raise UnsupportedPicture("an animation (APNG)")
         elif kind == b"iTXt" and content.startswith(b"XML:com.adobe.xmp\0"):
             continue
-        elif kind in (b"tEXt", b"zTXt") and content.startswith(b"Raw profile type exif\0"):
+        elif kind in _PNG_TEXT and content.startswith(b"Raw profile type exif\0"):
             continue  # becomes EXIF
+        elif kind == b"iCCP":
+            _check_png_profile(content)
+        elif kind in _PNG_TEXT and (keyword := content.partition(b"\0")[0]) in _PNG_HIDING:
+            raise UnsupportedPicture(f"a PNG with a text named {keyword.decode()}, for which it would be taken")
         elif kind not in _PNG_CONSUMED:
             blocks.append((f"png:{kind.decode('latin-1')}", content))
     return blocks
@@ -302,6 +329,7 @@ _SDR_TRANSFERS = {1, 2, 6, 13, 14, 15}
 
 def examine_avif(data: bytes) -> None:
     """Refuses AVIF pictures of more than 8 bits, with a gain map, or in wide gamut without a profile."""
+    _check_avif_boxes(data)
     start = data.find(b"meta")
     if start < 4:
         return  # Pillow will refuse it
@@ -332,6 +360,41 @@ def examine_jpeg2000(data: bytes) -> None:
     depths = {data[start + 42 + 3 * i] for i in range(components) if start + 42 + 3 * i < len(data)}
     if depths != {7}:  # 8 bits, unsigned
         raise UnsupportedPicture("a JPEG 2000 picture of other than 8 bits")
+
+
+_AVIF_BOXES = {b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip"}
+
+
+def _check_avif_boxes(data: bytes) -> None:
+    """Refuses what lies beside the picture: a film of a moving photograph, other files."""
+    position = 0
+    while position + 8 <= len(data):
+        size, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        if size == 1:
+            size = int.from_bytes(data[position + 8 : position + 16], "big")
+        if kind not in _AVIF_BOXES or 0 < size < 8:
+            break
+        position = len(data) if size == 0 else position + size
+    if data[position:].strip(b"\0\r\n "):
+        raise UnsupportedPicture("something else than the picture is in the AVIF file")
+
+
+# --- BMP -----------------------------------------------------------------------------------------
+
+_BMP_V4, _BMP_SRGB = 108, (b"BGRs", b" niW")
+
+
+def examine_bmp(data: bytes) -> list[Block]:
+    """Refuses bitmaps with a colour profile or a calibration, which Pillow ignores; keeps what follows them."""
+    header = _le32(data, 14)
+    if header >= _BMP_V4 and data[70:74] not in _BMP_SRGB and data[70:122].strip(b"\0"):
+        raise UnsupportedPicture("a BMP picture with a colour profile or calibration")
+    if header < 40:
+        return []
+    width, height, bits = _le32(data, 18), _le32(data, 22), int.from_bytes(data[28:30], "little")
+    height = min(height, (1 << 32) - height)  # negative ones are stored from the top
+    pixels = _le32(data, 34) or (width * bits + 31) // 32 * 4 * height
+    return _trailer("bmp", data[max(_le32(data, 2), _le32(data, 10) + pixels) :])
 
 
 # --- Netpbm --------------------------------------------------------------------------------------

@@ -233,9 +233,9 @@ def _read(data: bytes, file_format: str, max_pixels: int) -> Picture:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_tiff(image)
             exif, blocks = _tiff_exif(image), _tiff_blocks(image)
-        else:
-            exif = _exif_bytes(image.info)
         image.load()
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):
+            exif = _exif_bytes(image.info)  # in PNG it may come after the pixels
         icc, xmp = image.info.get("icc_profile"), image.info.get("xmp")
         pixels, mode, alpha = _pixels(image)
     return Picture(
@@ -256,6 +256,7 @@ _EXAMINERS: dict[str, Callable[[bytes], list[Block] | None]] = {
     "AVIF": formats.examine_avif,
     "JPEG2000": formats.examine_jpeg2000,
     "PPM": formats.examine_ppm,
+    "BMP": formats.examine_bmp,
 }
 
 
@@ -374,7 +375,7 @@ def _png_info(blocks: tuple[Block, ...], xmp: bytes | None) -> PngImagePlugin.Pn
     if xmp:
         info.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
     for name, content in blocks:
-        if name.startswith("png:") and len(name) == 8:
+        if name.startswith("png:") and len(name) == 8 and name[4:].isascii() and name[4:].isalpha():
             info.add(name[4:].encode("latin-1"), content)
     return info
 

@@ -34,6 +34,8 @@ VERSION = 1
 MAX_SECTION = 1 << 28
 """Largest unpacked section in bytes, so also the largest alpha plane in pixels."""
 
+MAX_BLOCKS = 1 << 16
+
 _ALPHA, _EXIF, _ICC, _XMP, _BLOCKS = 1, 2, 3, 4, 5
 _PLAIN, _DEFLATE, _CONSTANT, _WEBP = 0, 1, 2, 3
 _WEBP_MAX_SIDE = 16383
@@ -82,8 +84,11 @@ def pack_side(picture: HasSide) -> bytes:
     return bytes([VERSION]) + b"".join(parts) if parts else b""
 
 
-def unpack_side(data: bytes) -> Side:
-    """Read side data. Raises ``CorruptArchive`` on anything that ``pack_side`` does not write."""
+def unpack_side(data: bytes, size: tuple[int, ...] | None = None) -> Side:
+    """Read side data; ``size`` is (height, width) of the picture, which its alpha plane must have.
+
+    Raises ``CorruptArchive`` on anything that ``pack_side`` does not write.
+    """
     if not data:
         return Side()
     if data[0] != VERSION:
@@ -96,9 +101,11 @@ def unpack_side(data: bytes) -> Side:
         if kind in plain or (kind == _ALPHA and alpha is not None):
             raise CorruptArchive(f"side data section {kind} appears twice")
         if kind == _ALPHA:
-            alpha = _unpack_alpha(reader, packing)
+            alpha = _unpack_alpha(reader, packing, size)
         elif kind in (_EXIF, _ICC, _XMP, _BLOCKS):
             length, stored = reader.varint(), reader.varint()
+            if length + sum(map(len, plain.values())) > MAX_SECTION:
+                raise CorruptArchive(f"side data of more than {MAX_SECTION} bytes")
             plain[kind] = _unpack_bytes(packing, length, reader.take(stored))
         else:
             raise CorruptArchive(f"unknown side data section {kind}")
@@ -129,11 +136,13 @@ def _pack_alpha(alpha: Alpha) -> bytes:
     return bytes([_ALPHA, packing]) + _varint(height) + _varint(width) + _varint(len(stored)) + stored
 
 
-def _unpack_alpha(reader: _Reader, packing: int) -> Alpha:
+def _unpack_alpha(reader: _Reader, packing: int, size: tuple[int, ...] | None) -> Alpha:
     height, width, stored = reader.varint(), reader.varint(), reader.varint()
     content = reader.take(stored)
     if height < 1 or width < 1 or height * width > MAX_SECTION:
         raise CorruptArchive(f"alpha plane of {width}x{height} pixels")
+    if size is not None and size != (height, width):
+        raise CorruptArchive("the alpha plane has another size than the picture")
     if packing == _CONSTANT and len(content) == 1:
         return np.full((height, width), content[0], np.uint8)
     if packing == _DEFLATE:
@@ -171,9 +180,11 @@ def _unpack_bytes(packing: int, length: int, stored: bytes) -> bytes:
 
 def _unpack_blocks(listing: bytes) -> tuple[Block, ...]:
     reader = _Reader(listing, 0)
-    blocks = []
+    blocks: list[Block] = []
     while not reader.at_end():
         name = reader.take(reader.take(1)[0])
+        if not name or len(blocks) >= MAX_BLOCKS:
+            raise CorruptArchive("side data blocks without names, or too many")
         try:
             blocks.append((name.decode(), reader.take(reader.varint())))
         except UnicodeDecodeError as error:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
-from lichen.models import bitstream
 from lichen.models.codec import Codec, Decoded
 from lichen.models.errors import ArchiveError, LichenError, UsageError
-from lichen.pipeline.archive.decoding import check_shape, check_size, windows
+from lichen.pipeline.archive.decoding import check_shape, other_size, windows
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
@@ -157,7 +156,7 @@ def _decode(codecs: _Codecs, places: Sequence[P], pieces: Sequence[_Bytes | Lich
             found[number] = Unpacked(place=place, error=piece)
         elif digest is None:
             found[number] = Unpacked(place=place, payload=piece[0])
-        elif (wrong := _other_size(place, piece[0])) is not None:
+        elif (wrong := other_size(place, piece[0])) is not None:
             found[number] = Unpacked(place=place, error=wrong)
         else:
             batches.setdefault(digest, []).append(number)
@@ -169,25 +168,13 @@ def _decode(codecs: _Codecs, places: Sequence[P], pieces: Sequence[_Bytes | Lich
     return found
 
 
-def _other_size(place: Placement, payload: bytes) -> LichenError | None:
-    """What is wrong with a learned codec's bitstream whose header has another size than the index: the groups that are
-    decoded together were cut by the index, and memory must not depend on what else a bitstream says."""
-    if not payload.startswith(bitstream.MAGIC):
-        return None
-    try:
-        header = bitstream.unpack(payload)
-        check_size(place, header.height, header.width)
-    except LichenError as error:
-        return error
-    return None
-
-
 def _checked(place: P, payload: bytes, side: bytes, outcome: Decoded | LichenError) -> Unpacked[P]:
     if isinstance(outcome, LichenError):
         return Unpacked(place=place, error=outcome)
     try:
         check_shape(place, outcome.pixels)
-        return Unpacked(place=place, payload=payload, side=unpack_side(side), decoded=outcome)
+        size = outcome.pixels.shape[:2]
+        return Unpacked(place=place, payload=payload, side=unpack_side(side, size), decoded=outcome)
     except ArchiveError as error:
         return Unpacked(place=place, error=error)
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lichen.models.codec import symbol_digest
-from lichen.models.errors import ArchiveError, CorruptArchive, LichenError, SourceUnreadable
+from lichen.models.errors import ArchiveError, LichenError, SourceUnreadable
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.index import IndexRow, to_rows
 from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.update import skipped_sources
 from lichen.pipeline.images import read_picture, to_pil
 from lichen.pipeline.quality import measure
 from lichen.pipeline.select import select
@@ -30,6 +31,8 @@ from lichen.pipeline.unpack import Unpacked, unpack
 TOLERANCE = 0.05
 """dB by which a picture may be further from its source than was recorded: bf16 and float32 differ by less."""
 
+EXACT = 50.0
+"""dB from which on a picture is as good as its source: single levels of single pixels differ between devices."""
 MAX_FAILURES = 1000
 _CHUNK = 8 * 1024 * 1024
 _COUNTS = (
@@ -43,6 +46,7 @@ _COUNTS = (
     "sources_compared",
     "sources_missing",
     "sources_changed",
+    "sources_not_archived",
 )
 
 Check = Literal["file", "index", "payload", "symbols", "original", "source"]
@@ -75,6 +79,8 @@ class VerifyResult:
     sources_compared: int
     sources_missing: int
     sources_changed: int
+    sources_not_archived: int
+    """Sources that the archive has no picture of, though it did not find them to be none: quarantined or new."""
     failed: int
     failures: tuple[Failure, ...]
 
@@ -106,7 +112,8 @@ def verify_archive(
 
     Without patterns the snapshot's files are checked too: payload files and index parts by size, index files by
     SHA-256. ``source`` (what the archive was made from) has its pictures compared again: PSNR at most ``tolerance``
-    dB below the recorded one. A source that has changed since or is gone is counted and no failure. Pictures are
+    dB below the recorded one. A source that has changed since, is gone, or is not in the archive is counted and no
+    failure; but it is one if no picture at all has its source there. Pictures are
     decoded and checked in ``lanes`` (``unpack``). ``progress`` is called with numbers of pictures. Whatever is wrong
     with the archive ends up in the result; raises ``UsageError`` for patterns or sources that do not exist, and
     ``StoreError`` only where nothing can be read.
@@ -124,6 +131,8 @@ def verify_archive(
         for checked in unpack(archive, rows, run.check, lanes=lanes):
             if progress is not None:
                 progress(len(checked))
+    if run.sources is not None:
+        run.check_sources(everything=not patterns)
     return run.result()
 
 
@@ -135,6 +144,7 @@ class _Verification:
         self.sources: dict[str, Source] | None = None
         self.failures: list[Failure] = []
         self.counts = dict.fromkeys(_COUNTS, 0)
+        self._seen: set[str] = set()
         self._lock = threading.Lock()
 
     def result(self) -> VerifyResult:
@@ -163,8 +173,13 @@ class _Verification:
                 self._check_size(layout.codec_path(digest, extension), size)
         for part in snapshot.index:
             path = layout.snapshot_file_path(part.record.file)
-            if self._check_size(path, part.record.size) and self._sha256(path, part.record.size) != part.record.sha256:
-                self._fail(None, path, "index", "its SHA-256 is not the one that the snapshot states")
+            if not self._check_size(path, part.record.size):
+                continue
+            try:
+                if self._sha256(path, part.record.size) != part.record.sha256:
+                    self._fail(None, path, "index", "its SHA-256 is not the one that the snapshot states")
+            except ArchiveError as error:
+                self._fail(None, path, "index", str(error))
 
     def _check_size(self, path: str, size: int) -> bool:
         self._add("files")
@@ -202,16 +217,30 @@ class _Verification:
             for group in range(file.groups):
                 try:
                     rows = to_rows(file.read(group))
-                except CorruptArchive as error:
+                except ArchiveError as error:
                     self._fail(None, path, "index", str(error))
                     continue
                 yield rows
+
+    def check_sources(self, *, everything: bool) -> None:
+        """What the sources have beyond the pictures that were checked."""
+        sources = self.sources or {}
+        if everything:
+            jobs = () if self.archive.snapshot is None else self.archive.snapshot.jobs
+            skipped = set(skipped_sources(self.archive.store, jobs).column("key").to_pylist())
+            self.counts["sources_not_archived"] = len(sources.keys() - self._seen - skipped)
+        if self._seen and not self._seen & sources.keys():
+            message = "no picture has a source of its key there; name what the archive was made from"
+            self._fail(None, "sources", "source", message)
 
     # --- pictures ---
 
     def check(self, item: Unpacked[IndexRow]) -> None:
         """Everything about one picture that was read and decoded."""
         row = item.place
+        if self.sources is not None:
+            with self._lock:
+                self._seen.add(row.key)
         self._add("pictures")
         self._add(row.status)
         self._add("bytes_read", row.length + (row.side_length or 0))
@@ -274,10 +303,10 @@ class _Verification:
             return self._fail(row.key, row.shard, "source", f"cannot be compared with its source: {error}")
         if picture.mode != row.mode:
             return self._fail(row.key, row.shard, "source", f"is of mode {row.mode}, its source of {picture.mode}")
-        if row.psnr is not None and not found.psnr >= row.psnr - self.tolerance:
+        if row.psnr is not None and not found.psnr >= min(row.psnr, EXACT) - self.tolerance:
             message = f"PSNR against the source is {found.psnr:.3f} dB, recorded were {row.psnr:.3f}"
             return self._fail(row.key, row.shard, "source", message)
-        for name in ("exif", "icc", "xmp"):
+        for name in ("exif", "icc", "xmp", "blocks"):
             if getattr(picture, name) != getattr(item.side, name):
                 return self._fail(row.key, row.shard, "source", f"its {name.upper()} is not the source's")
         kept, original = (None if alpha is None else alpha.tobytes() for alpha in (item.side.alpha, picture.alpha))

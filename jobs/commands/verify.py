@@ -61,10 +61,13 @@ def verify(
         if source is not None:
             gone, changed = result.sources_missing, result.sources_changed
             typer.echo(f"{result.sources_compared:,} compared with their sources; {gone:,} gone, {changed:,} changed")
+            if result.sources_not_archived:
+                typer.echo(f"{many(result.sources_not_archived, 'source')} NOT in the archive: keep them")
         if result.pixels_differ:
             note = "decode to slightly other pixels than where they were written, which other devices may"
             typer.echo(f"{result.pixels_differ:,} {note}")
-        typer.echo("all good" if result.ok else f"{result.failed:,} FAILED")
+        good = "what is in the archive is good" if result.sources_not_archived else "all good"
+        typer.echo(good if result.ok else f"{result.failed:,} FAILED")
     for failure in result.failures[:SHOWN]:
         where = failure.file if failure.key is None else f"{failure.key} in {failure.file}"
         typer.echo(f"lichen: {shown(where)}: {failure.check}: {shown(failure.message)}", err=True)

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from PIL import Image
 
+from lichen.models import bitstream
 from lichen.models.codec import Pixels
-from lichen.models.errors import CorruptArchive, UndecodablePicture
+from lichen.models.errors import CorruptArchive, LichenError, UndecodablePicture
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.images import PILLOW_ERRORS
 
@@ -39,11 +40,29 @@ def windows(places: Sequence[P]) -> Iterator[list[P]]:
 
 def check_shape(place: Placement, pixels: Pixels) -> None:
     """Raise ``CorruptArchive`` unless a decoded picture has the size that the index says."""
-    check_size(place, *pixels.shape[:2])
+    _check_size(place, *pixels.shape[:2])
 
 
-def check_size(place: Placement, height: int, width: int) -> None:
-    """The same of a size that is known before."""
+def other_size(place: Placement, payload: bytes) -> LichenError | None:
+    """What is wrong with a payload whose header has another size than the index.
+
+    Groups that are decoded together are cut by the index, so memory must not depend on what else a payload says.
+    """
+    try:
+        if payload.startswith(bitstream.MAGIC):
+            header = bitstream.unpack(payload)
+            _check_size(place, header.height, header.width)
+        else:
+            with Image.open(BytesIO(payload)) as image:
+                _check_size(place, image.height, image.width)
+    except LichenError as error:
+        return error
+    except PILLOW_ERRORS:
+        pass  # of a kind that Pillow does not know, or damaged: its codec will say
+    return None
+
+
+def _check_size(place: Placement, height: int, width: int) -> None:
     if (width, height) != (place.width, place.height):
         raise CorruptArchive(
             f"{place.key!r} decodes to {width}x{height} pixels; the index says {place.width}x{place.height}"

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from lichen.models.errors import CorruptArchive, MissingObject, UnsupportedArchive
 from lichen.pipeline.archive.layout import FORMAT, check
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.sources.base import is_utf8
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
@@ -31,7 +32,7 @@ class Fields:
 
     def text(self, name: str) -> str:
         value = self.values.get(name)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not is_utf8(value):
             raise self._wrong(name, "a string")
         return value
 

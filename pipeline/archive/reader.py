@@ -28,7 +28,7 @@ from lichen.models.errors import (
 )
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import CodecShelf
-from lichen.pipeline.archive.decoding import check_shape, open_stored, windows
+from lichen.pipeline.archive.decoding import check_shape, open_stored, other_size, windows
 from lichen.pipeline.archive.index import (
     COLUMNS,
     PLACEMENT_COLUMNS,
@@ -250,7 +250,8 @@ class Archive(Mapping[str, Image.Image]):
         """Keys and pictures in the order asked for; reads are joined and decoding is batched.
 
         Stored originals are opened with Pillow; one that does not decode raises ``UndecodablePicture``, or is
-        left out (``original`` has its bytes). A missing key raises when it is reached.
+        left out (``original`` has its bytes). A missing key raises ``KeyNotFound``, before the pictures of those
+        that are looked up together with it.
         """
         iterator = iter(keys)
         while some := list(islice(iterator, LOCATE)):
@@ -283,13 +284,17 @@ class Archive(Mapping[str, Image.Image]):
                     if not skip_undecodable:
                         raise
             elif place.codec is not None:
+                if (wrong := other_size(place, pieces[number][0])) is not None:
+                    raise wrong
                 batches.setdefault(place.codec, []).append(number)
         for digest, numbers in batches.items():
             decoded = self.codec(digest).decode([pieces[number][0] for number in numbers])
             for number, picture in zip(numbers, decoded, strict=True):
                 place = places[number]
                 check_shape(place, picture.pixels)
-                images[number] = to_pil(picture.pixels, place.mode or "", unpack_side(pieces[number][1]))
+                images[number] = to_pil(
+                    picture.pixels, place.mode or "", unpack_side(pieces[number][1], picture.pixels.shape[:2])
+                )
         return images
 
     # --- the whole ---

@@ -50,7 +50,7 @@ class Store:
     They raise ``MissingObject`` for an object that is not there and ``StoreError`` for whatever else fails.
     """
 
-    failures: tuple[type[Exception], ...] = (OSError,)
+    failures: tuple[type[Exception], ...] = (OSError, MemoryError)
 
     def __init__(self, filesystem: Any, root: str, url: str) -> None:
         self.filesystem = filesystem
@@ -361,7 +361,7 @@ def _s3_failures() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
     from botocore.exceptions import ClientError as RefusedError
 
-    return (OSError, BotoCoreError, RefusedError, ClientError)
+    return (OSError, MemoryError, BotoCoreError, RefusedError, ClientError)
 
 
 def _sync_folder(folder: Path) -> None:

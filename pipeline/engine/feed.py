@@ -30,7 +30,8 @@ AHEAD_PIXELS = 1 << 25
 """Opened ahead of the codec; the pictures being opened come on top."""
 
 LOCAL_READERS, REMOTE_READERS = 4, 16
-UNKNOWN_SIZE = 1 << 20
+UNKNOWN_SIZE = 1 << 23
+"""What a source of unknown size counts before it is read."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +47,8 @@ class Item:
     """Large, or broken: to be opened by ``open_alone`` when nothing else is being worked on."""
     read_seconds: float = 0.0
     open_seconds: float = 0.0
+    counted: int = 0
+    """Bytes that it counts among those that were read ahead."""
 
     @property
     def pixels(self) -> int:
@@ -90,7 +93,7 @@ class Feed:
         )
         self._opening = threading.Semaphore(openers)
         self._ahead = max(64, 2 * group_pictures)
-        self._queue: deque[tuple[Source, Future[Item]]] = deque()
+        self._queue: deque[Future[Item]] = deque()
         self._queued_bytes = 0
         self._open_pixels = 0
         self._lock = threading.Lock()
@@ -107,20 +110,21 @@ class Feed:
     def next_group(self) -> list[Item]:
         """The next pictures, up to the limits of a group; empty when there are no more. Thread-safe."""
         group: list[Item] = []
-        pixels = 0
+        pixels = size = 0
         with self._lock:
             self._fill()
             while self._queue and len(group) < self._group_pictures and pixels < self._group_pixels:
-                item = self._queue[0][1].result()
-                if group and (item.alone or pixels + item.pixels > self._group_pixels):
+                item = self._queue[0].result()
+                more = len(item.data)
+                if group and (item.alone or pixels + item.pixels > self._group_pixels or size + more > AHEAD_BYTES):
                     break
-                source, _ = self._queue.popleft()
-                self._queued_bytes -= _size(source)
+                self._queue.popleft()
                 with self._count_lock:
+                    self._queued_bytes -= item.counted
                     self._open_pixels -= item.pixels
                 self._fill()
                 group.append(item)
-                pixels += item.pixels
+                pixels, size = pixels + item.pixels, size + more
                 if item.alone:
                     break
         return group
@@ -132,16 +136,20 @@ class Feed:
             source = next(self._sources, None)
             if source is None:
                 return
-            self._queued_bytes += _size(source)
-            self._queue.append((source, self._pool.submit(self._load, source)))
+            with self._count_lock:
+                self._queued_bytes += _size(source)
+            self._queue.append(self._pool.submit(self._load, source))
 
     def _load(self, source: Source) -> Item:
         start = perf_counter()
         try:
             data = read_source(source, storage_options=self._options)
         except (SourceUnreadable, UsageError) as error:  # UsageError: a scheme in a manifest that nobody knows
-            return Item(source=source, failure=error, read_seconds=perf_counter() - start)
+            return Item(source=source, failure=error, read_seconds=perf_counter() - start, counted=_size(source))
         item = Item(source=source, data=data, sha256=sha256(data).digest(), read_seconds=perf_counter() - start)
+        item.counted = len(data)
+        with self._count_lock:
+            self._queued_bytes += len(data) - _size(source)
         if self._store_only:
             return item
         with self._opening:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from lichen.models.codec import Pixels
 from lichen.models.errors import (
@@ -341,6 +341,84 @@ def test_other_blocks_survive() -> None:
         assert round(exported.info["dpi"][0]) == 300
 
 
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _png_with(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG with chunks between its pixels and its end."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), (1, 2, 3)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    return data[:-12] + b"".join(_chunk(*chunk) for chunk in chunks) + data[-12:]
+
+
+def test_exif_behind_the_pixels_counts() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = read_picture(_png_with((b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))))
+    assert round_trip(picture).getexif()[0x0112] == 6
+
+
+def test_what_would_hide_or_lose_a_profile_is_refused() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert read_picture(_png_before_pixels((b"iCCP", b"p\0\0" + zlib.compress(profile)))).icc == profile
+    for chunk in (
+        (b"iCCP", b"p\0\0" + zlib.compress(profile)[:-20]),
+        (b"tEXt", b"icc_profile\0none"),
+        (b"tEXt", b"transparency\0none"),
+    ):
+        with pytest.raises(UnsupportedPicture):
+            read_picture(_png_before_pixels(chunk))
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(buffer, "JPEG", icc_profile=profile)
+    data = buffer.getvalue()
+    assert read_picture(data).icc == profile
+    at = data.index(b"ICC_PROFILE\0") + 13
+    with pytest.raises(UnsupportedPicture, match="profile"):
+        read_picture(data[:at] + b"\x07" + data[at + 1 :])
+
+
+def _png_before_pixels(*chunks: tuple[bytes, bytes]) -> bytes:
+    data = _png_with()
+    at = data.index(b"IDAT") - 4
+    return data[:at] + b"".join(_chunk(*chunk) for chunk in chunks) + data[at:]
+
+
+def test_bitmaps_with_profiles_and_more_behind_them() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), (1, 2, 3)).save(buffer, "BMP")
+    plain = buffer.getvalue()
+    pixels = plain[54:]
+
+    def bmp(space: bytes, rest: bytes = b"", endpoints: bytes = bytes(48)) -> bytes:
+        header = plain[14:54].replace(struct.pack("<I", 40), struct.pack("<I", 124), 1)
+        header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0) + space + endpoints + bytes(16)
+        assert len(header) == 124
+        return b"BM" + struct.pack("<IHHI", 14 + 124 + len(pixels), 0, 0, 14 + 124) + header + pixels + rest
+
+    for space in (b"BGRs", b" niW", bytes(4)):
+        picture = read_picture(bmp(space))
+        assert np.array_equal(picture.pixels, read_picture(plain).pixels)
+    for space in (b"DEBM", b"KNIL"):
+        with pytest.raises(UnsupportedPicture, match="profile"):
+            read_picture(bmp(space, b"profile"))
+    with pytest.raises(UnsupportedPicture, match="calibration"):
+        read_picture(bmp(bytes(4), endpoints=b"\1" * 48))
+    assert read_picture(plain + b"a note").blocks == (("bmp:trailer", b"a note"),)
+    with pytest.raises(UnsupportedPicture, match="follow"):
+        read_picture(plain + b"\xff\xd8\xff another")
+
+
+def test_a_film_behind_an_avif_picture_is_not_lost() -> None:
+    data = (MESSY / "pil_avif_transparency.avif").read_bytes()
+    assert read_picture(data).mode == "RGBA"
+    read_picture(data + struct.pack(">I", 12) + b"free" + bytes(4))
+    for more in (struct.pack(">I", 16) + b"mpvd" + b"12345678", b"ends early"):
+        with pytest.raises(UnsupportedPicture, match="something else"):
+            read_picture(data + more)
+
+
 def test_ordinary_files_need_no_side_data() -> None:
     for file_format in ("JPEG", "PNG", "WEBP", "BMP"):
         assert pack_side(read_picture(encoded(Image.fromarray(RGB), file_format))) == b""
@@ -453,6 +531,19 @@ def test_side_data_bombs() -> None:
     for data in bombs:
         with pytest.raises(CorruptArchive):
             unpack_side(data)
+
+
+def test_side_data_of_another_picture() -> None:
+    packed = pack_side(Side(alpha=np.full((300, 500), 7, np.uint8)))
+    assert len(packed) < 20
+    assert unpack_side(packed, (300, 500)).alpha is not None
+    with pytest.raises(CorruptArchive, match="another size than the picture"):
+        unpack_side(packed, (3, 5))
+    nameless = bytes([1, 5, 0, 4, 4]) + bytes(4)
+    with pytest.raises(CorruptArchive, match="names"):
+        unpack_side(nameless)
+    odd = Side(blocks=(("png:\u4e00abc", b"x"), ("png:teXt", b"a\0b")))
+    save_picture(Image.new("L", (3, 3)), io.BytesIO(), "PNG", blocks=odd.blocks)
 
 
 def test_alpha_must_fit() -> None:

@@ -173,6 +173,13 @@ def test_sources_are_compared_again(archive: Path, sources: Path) -> None:
     result = verify_archive(opened, source=str(sources))
     assert result.ok
     assert (result.sources_compared, result.sources_missing, result.sources_changed) == (PICTURES - 2, 1, 1)
+    assert result.sources_not_archived == 0
+
+    (sources / "photos" / "new.png").write_bytes(b"later")
+    result = verify_archive(opened, source=str(sources))
+    assert result.ok and result.sources_not_archived == 1
+    result = verify_archive(opened, source=str(sources / "photos"))  # keys are others from there
+    assert not result.ok and "what the archive was made from" in result.failures[0].message
 
 
 def test_a_picture_worse_than_recorded_fails_against_its_source(archive: Path, sources: Path) -> None:
