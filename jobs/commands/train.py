@@ -53,6 +53,9 @@ def train(
     lanes: Annotated[
         int, typer.Option(min=1, help="Threads that share the crops of a step: on a CPU as many as cores are fastest.")
     ] = 1,
+    perceptual: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of structural similarity in what is called distortion.")
+    ] = 0.0,
     context_crops: Annotated[
         int | None,
         typer.Option(
@@ -113,6 +116,7 @@ def train(
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
         lanes=lanes,
+        perceptual=perceptual,
         context_crops=context_crops,
     )
     if rate is not None:

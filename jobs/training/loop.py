@@ -1,7 +1,8 @@
 """The training loop: one optimisation step, schedule, averaging of weights, validation, checkpoints.
 
-The objective is ``lambda * 255**2 * MSE + bpp`` divided by ``sqrt(lambda)``, so that all rates of the
-variable-rate model learn alike; every picture of a batch has a random quality.
+The objective is ``lambda * distortion + bpp`` divided by ``sqrt(lambda)``, so that all rates of the variable-rate
+model learn alike; every picture of a batch has a random quality. ``lichen.jobs.training.distortion`` says what
+distortion is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import CropSampler, PictureCache, middles, split
+from lichen.jobs.training.distortion import SMALLEST_SIDE, distortion
 from lichen.jobs.training.gradients import Gradients
 from lichen.jobs.training.soap import Soap
 from lichen.models.architectures import Config, build, from_json, to_json
@@ -80,6 +82,8 @@ class Trainer:
         self.held = middles(cache, validation, self.network.grid)
         if config.crop % self.network.grid or config.large_crop % self.network.grid:
             raise UsageError(f"the sides of crops are multiples of {self.network.grid} for this architecture")
+        if config.perceptual and min(config.crop, config.large_crop) < SMALLEST_SIDE:
+            raise UsageError(f"a perceptual objective needs crops of at least {SMALLEST_SIDE} pixels a side")
         factors: dict[str, Tensor] = {}
         if isinstance(self.network, CodecNetwork):
             patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
@@ -167,10 +171,12 @@ class Trainer:
         context = torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
         with context:
             decoded, y_bits, z_bits = self.network(x, quality)
-        mse = (decoded.float() - target).square().mean(dim=(1, 2, 3))
+        decoded = decoded.float()
+        mse = (decoded - target).square().mean(dim=(1, 2, 3))
         bpp = (y_bits + z_bits) / (x.shape[2] * x.shape[3])
         weight = self.network.lagrangian(quality)
-        return (weight * 255**2 * mse + bpp) / weight.sqrt(), mse, bpp
+        error = distortion(decoded, target, mse, self.config.perceptual)
+        return (weight * error + bpp) / weight.sqrt(), mse, bpp
 
     def train_step(self) -> Progress:
         """One optimisation step. Steps whose gradient is not finite are skipped and counted."""
