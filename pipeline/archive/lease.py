@@ -137,7 +137,7 @@ class Lease:
                 return
 
 
-def acquire(store: Store, job: str | None, ttl: float = TIME_TO_LIVE) -> Lease:
+def acquire(store: Store, job: str | None, ttl: float = TIME_TO_LIVE, wait: float = 0.0) -> Lease:
     """Take the lease of a job, or of the archive (None). Raises ``LeaseHeld`` while another driver has it."""
     folder = layout.lease_folder(job)
     present = current(store, job)
