@@ -198,8 +198,8 @@ def _tell(summary: JobSummary, archive: str) -> None:
     if summary.not_applied:
         told = "; ".join(f"{name} {now}, not {then}" for name, (then, now) in summary.not_applied.items())
         typer.echo(
-            f"Not applied to {many(summary.unchanged, 'unchanged source')}: {told.replace('_', ' ')}. They stay as they were "
-            "compressed; compress into a new archive to have them otherwise.",
+            f"Not applied to {many(summary.unchanged, 'unchanged source')}: {told.replace('_', ' ')}. "
+            "They stay as they are; compress into a new archive to have them otherwise.",
             err=True,
         )
     for count, names, what in (
