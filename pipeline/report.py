@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from lichen.models.errors import CorruptArchive
 from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.codecs import codec_name
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
-from lichen.pipeline.archive.manifest import FileRecord, require
+from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejects import Quarantined, Reject, Skipped, read_table
 from lichen.pipeline.archive.snapshot import Snapshot
@@ -211,11 +212,10 @@ def _savings(sizes: Sizes, tally: Tally) -> Savings:
 def _codecs(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> tuple[CodecUse, ...]:
     uses = []
     for digest, files in ({} if snapshot is None else snapshot.codecs).items():
-        fields = require(archive.store, layout.codec_path(digest, "json"))
         uses.append(
             CodecUse(
                 digest=digest,
-                name=fields.text("name"),
+                name=codec_name(archive.store, digest),
                 bytes=sum(files.values()),
                 pictures=tally.by["codec"][digest].pictures,
             )
