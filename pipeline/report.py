@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from lichen.models.errors import CorruptArchive
 from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.codecs import codec_name
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
-from lichen.pipeline.archive.manifest import FileRecord, require
+from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejects import Quarantined, Reject, Skipped, read_table
 from lichen.pipeline.archive.snapshot import Snapshot
@@ -157,7 +158,10 @@ def make_report(archive: Archive, *, worst: int = 5, named: int = NAMED) -> Repo
 
 
 def _sizes(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> Sizes:
-    """From a listing, so that what is there is counted, with the names that the snapshot holds."""
+    """From a listing, so that what is there is counted, with the names that the snapshot holds.
+
+    Files of the user's in the same folder are none of the archive's and counted nowhere.
+    """
     payloads = {} if snapshot is None else {layout.shard_path(name) for name in snapshot.payload_sizes}
     parts = {path.removesuffix(".bin") + ".parquet" for path in payloads}
     indexes: set[str] = set()
@@ -167,18 +171,18 @@ def _sizes(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> Sizes:
         indexes = {layout.snapshot_file_path(part.record.file) for part in snapshot.index}
         records.add(layout.snapshot_path(snapshot.number))
         weights = {layout.codec_path(digest, ext) for digest, files in snapshot.codecs.items() for ext in files}
-    files = index = kept = codecs = unneeded = 0
-    for entry in archive.store.entries():
+    files = index = kept = unneeded = 0
+    for entry in archive.store.own_entries():
         if entry.path in payloads:
             files += entry.size
         elif entry.path in parts or entry.path in indexes:
             index += entry.size
         elif entry.path in records or entry.path.startswith((f"{layout.JOBS}/", f"{layout.COMMITS}/")):
             kept += entry.size
-        elif entry.path in weights:
-            codecs += entry.size
-        else:
+        elif entry.path not in weights:
             unneeded += entry.size
+    # Codecs from elsewhere may have files of other kinds than ours.
+    codecs = sum(entry.size for entry in archive.store.entries(layout.CODECS) if entry.path in weights)
     return Sizes(
         payloads=tally.total.bytes - tally.side_bytes,
         side_data=tally.side_bytes,
@@ -211,11 +215,10 @@ def _savings(sizes: Sizes, tally: Tally) -> Savings:
 def _codecs(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> tuple[CodecUse, ...]:
     uses = []
     for digest, files in ({} if snapshot is None else snapshot.codecs).items():
-        fields = require(archive.store, layout.codec_path(digest, "json"))
         uses.append(
             CodecUse(
                 digest=digest,
-                name=fields.text("name"),
+                name=codec_name(archive.store, digest),
                 bytes=sum(files.values()),
                 pictures=tally.by["codec"][digest].pictures,
             )

@@ -62,7 +62,10 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
 
 
 def outside(sources: Iterable[Source], store: Store, names: Sequence[str]) -> Iterator[Source]:
-    """The sources that are not files of the archive itself, which may lie in a folder or prefix that is archived."""
+    """The sources that are not files of the archive itself, which may lie in a folder or prefix that is archived.
+
+    Left out is what has a name that lichen gives (``layout.is_own``); a picture of the user's in ``jobs/`` stays.
+    """
     if isinstance(store, LocalStore):
         homes = {store.root}
         for folder in (local_path(name) for name in names if is_local(name)):
@@ -72,12 +75,11 @@ def outside(sources: Iterable[Source], store: Store, names: Sequence[str]) -> It
         protocols = store.filesystem.protocol
         schemes = {protocols} if isinstance(protocols, str) else set(protocols)
         homes = {f"{scheme}://{store.root}" for scheme in schemes}
-    own = tuple(f"{home}/{folder}/" for home in homes for folder in layout.FOLDERS)
-    marker = {f"{home}/{layout.MARKER}" for home in homes}
+    prefixes = [home.rstrip("/") + "/" for home in homes]
 
     def is_own(source: Source) -> bool:
         name = local_path(source.uri) if is_local(source.uri) else source.uri
-        return name.startswith(own) or name in marker
+        return any(name.startswith(prefix) and layout.is_own(name[len(prefix) :]) for prefix in prefixes)
 
     return (source for source in sources if not is_own(source))
 

@@ -295,10 +295,13 @@ def test_what_was_never_committed_is_invisible_and_swept_later(
     # A worker died after its files, before its commit; another died between payload and index.
     dead = publish(store, layout.shard_id(job, 1), {"b": b"2"})
     store.put(layout.shard_path(layout.payload_file(layout.shard_id(job, 2), layout.new_attempt())), b"half")
-    # A snapshot writer died before its JSON; a local writer died in the middle of a file.
-    store.put("snapshots/00000001-0123456789ab-00000.parquet", b"PAR1")
-    store.put(".tmp/0123", b"half")
-    assert write_snapshot(store, job).rows == 1
+    # A local writer died in the middle of a file.
+    store.put(layout.temporary_path(), b"half")
+    snapshot = write_snapshot(store, job)
+    assert snapshot.rows == 1
+    # A snapshot writer died before its JSON.
+    index = store.read(layout.snapshot_file_path(snapshot.index[0].record.file))
+    store.put("snapshots/00000001-0123456789ab-00000.parquet", index)
     assert contents(store) == {"a": b"1"}
     finish_job(store, job, 1)
     assert collect(store).garbage == ()  # all too young
