@@ -73,7 +73,3 @@ def _version() -> str:
         return version("lichen")
     except PackageNotFoundError:
         return "unknown"
-
-
-def check_vacant(store: Store) -> None:
-    """placeholder"""

@@ -26,6 +26,9 @@ class Changes:
 
     work: tuple[Source, ...]
     unchanged: int
+    """Those found to be no pictures before included."""
+    passed_over: int
+    """Those of them that are no pictures."""
     missing: tuple[str, ...]
 
 
@@ -57,6 +60,7 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
     return Changes(
         work=diff.new + changed,
         unchanged=diff.unchanged - len(strangers) + diff.skipped,
+        passed_over=diff.skipped,
         missing=tuple(key for key in diff.missing if homes[key] in ours),
     )
 

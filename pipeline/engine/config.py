@@ -358,7 +358,9 @@ class JobSummary:
     megapixels_per_second: float
     """Of this run, start-up apart."""
     unchanged: int
-    """Sources that an update found in the archive as they are."""
+    """Sources that an update found in the archive as they are, or found to be no pictures before."""
+    passed_over: int
+    """Those of them that are no pictures."""
     missing: int
     """Pictures of this source in the archive whose source is gone; they stay."""
     not_applied: Mapping[str, tuple[Any, Any]]
@@ -374,9 +376,9 @@ class JobSummary:
         """0; 3 when sources could not be read; 1 when sources were looked at and nothing is in the archive."""
         if self.counts.quarantined:
             return 3
-        return 1 if self.counts.skipped and not self.archived else 0
+        return 1 if self.counts.skipped + self.passed_over and not self.archived else 0
 
     @property
     def archived(self) -> int:
         """Pictures of these sources that are in the archive, as far as this job knows."""
-        return self.counts.compressed + self.counts.stored + self.unchanged
+        return self.counts.compressed + self.counts.stored + self.unchanged - self.passed_over

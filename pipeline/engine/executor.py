@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from lichen.models.errors import UsageError
+from lichen.models.errors import JobInterrupted, UsageError
 from lichen.pipeline.engine.config import CodecFiles, Counts, ExecutorName, JobConfig, ShardResult, ShardTask
 
 IN_FLIGHT = 2
@@ -128,7 +128,10 @@ def make_executor(config: JobConfig) -> Executor:
     if name == "ray":
         from lichen.pipeline.engine.ray_executor import RayExecutor
 
-        return RayExecutor(config)
+        try:
+            return RayExecutor(config)
+        except SystemExit as error:  # while Ray starts, SIGTERM is its own
+            raise JobInterrupted("stopped while Ray was starting") from error
     if name == "process":
         from lichen.pipeline.engine.process import ProcessExecutor
 

@@ -29,6 +29,7 @@ from lichen.pipeline.engine.executor import (
     Failed,
     Finished,
 )
+from lichen.pipeline.engine.guardian import guard_descendants
 from lichen.pipeline.engine.memory import keep_freed_memory
 from lichen.pipeline.engine.resources import plan_resources
 
@@ -137,8 +138,11 @@ class RayExecutor:
         self._silence = config.picture_timeout + SILENCE
         self._owns_ray = not ray.is_initialized()
         self._restore_stdout = _keep_stdout_clean()
+        self._end_guard: Callable[[], None] = lambda: None
         if self._owns_ray:
             _start_ray(config.address)
+            if config.address is None:
+                self._end_guard = guard_descendants()
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         self._resources = plan_resources([node["Resources"] for node in nodes if node["Alive"]], config)
         self.workers = self._resources.workers
@@ -209,6 +213,7 @@ class RayExecutor:
         self._members.clear()
         if self._owns_ray and ray.is_initialized():
             ray.shutdown()
+        self._end_guard()
         self._restore_stdout()
 
     def pids(self) -> list[int]:
