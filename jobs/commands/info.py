@@ -29,6 +29,7 @@ def info(
     from lichen.pipeline.archive.snapshot import snapshot_numbers
 
     opened = options.open_archive(archive, storage_options, snapshot=snapshot, device="cpu")
+    options.tell_if_empty(opened)
     found = opened.info()
     jobs: dict[str, str] = {}
     for job in list_jobs(opened.store):

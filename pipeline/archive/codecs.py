@@ -88,7 +88,7 @@ class CodecShelf:
                 found = self._store.size(path)
                 if found != size:
                     raise CorruptArchive(f"{path} has {found} bytes instead of {size}")
-                files[extension] = self._store.read(path)
+                files[extension] = self._store.read_range(path, 0, size)
             except MissingObject as error:
                 raise CorruptArchive(f"{path} is missing") from error
         codec = codec_from_files(files, device=self._device, precision=self._precision)

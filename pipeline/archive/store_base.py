@@ -207,7 +207,7 @@ class Store:
         start = len(self.root) + 1
         with self._wrapped("list", folder):
             try:
-                found = [Entry(name[start:], *told) for name, *told in self._list(full)]
+                found = [Entry(name[start:], size, when, plain) for name, size, when, plain in self._list(full)]
             except FileNotFoundError:
                 return []
         return sorted(found, key=lambda entry: entry.path)

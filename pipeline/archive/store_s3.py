@@ -81,7 +81,7 @@ class S3Store(Store):
         return (name for name, *_ in self._list(folder))
 
 
-class _Steps(Callback):
+class _Steps(Callback):  # type: ignore[misc]
     """Counts the bytes that arrived."""
 
 

@@ -28,6 +28,7 @@ from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.index import SCHEMA
 from lichen.pipeline.archive.job import finish_job
 from lichen.pipeline.archive.lease import acquire
+from lichen.pipeline.archive.manifest import SEAL, dump
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.snapshot import latest_snapshot, merge, read_snapshot, snapshot_numbers, write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
@@ -204,7 +205,8 @@ def test_merge_agrees_with_a_dictionary(old: dict[str, str], new: dict[str, str]
 def test_hostile_snapshots_are_refused(memory: Store, fill: Fill, change: dict[str, Any]) -> None:
     write_snapshot(memory, fill(memory, {"k": b"x"}))
     path = layout.snapshot_path(1)
-    memory.put(path, json.dumps({**json.loads(memory.read(path)), **change}).encode())
+    record = {name: value for name, value in json.loads(memory.read(path)).items() if name != SEAL}
+    memory.put(path, dump({**record, **change}))
     with pytest.raises(CorruptArchive):
         opened(memory).row("k")
 
