@@ -89,7 +89,7 @@ class _Driver:
             if fresh:
                 lease = self._begin(stack)
             put_codec(store, files)
-            with acquire(store, None, wait=DECIDING) if store.conditional else nullcontext():
+            with acquire(store, None, wait=DECIDING, stop=self._stop) if store.conditional else nullcontext():
                 work, job = self._planning.settle(work, executor.workers, files.digest)
                 if job is None:
                     assert work.changes is not None
