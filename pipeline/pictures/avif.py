@@ -6,7 +6,7 @@ import re
 
 from lichen.models.errors import DamagedPicture, UnsupportedPicture
 from lichen.pipeline.pictures.directory import check_exif
-from lichen.pipeline.pictures.limits import check_size, has_hole
+from lichen.pipeline.pictures.limits import check_size
 from lichen.pipeline.side import Block
 
 _SDR_PRIMARIES = {1, 2, 5, 6}
@@ -17,7 +17,7 @@ _TIFF_HEADER = re.compile(rb"II\*\0|MM\0\*")
 
 def examine_avif(data: bytes, max_pixels: int) -> list[Block]:
     """Refuses AVIF pictures of more than 8 bits, with a gain map, or in wide gamut without a profile."""
-    contents = _check_boxes(data)
+    _check_boxes(data)
     start = data.find(b"meta")
     if start < 4:
         return []  # Pillow will refuse it
@@ -37,17 +37,11 @@ def examine_avif(data: bytes, max_pixels: int) -> list[Block]:
     if b"Exif" in meta:  # somewhere in the data
         for match in _TIFF_HEADER.finditer(data):
             check_exif(data[match.start() :])
-    elif any(map(has_hole, contents)):  # EXIF may have zeros of its own
-        raise DamagedPicture("the AVIF is damaged: there are zeros where data have to be")
     return []
 
 
-def _check_boxes(data: bytes) -> list[bytes]:
-    """The contents of data boxes.
-
-    Refuses what is cut, and what lies beside the picture: a film of a moving photograph, other files.
-    """
-    contents: list[bytes] = []
+def _check_boxes(data: bytes) -> None:
+    """Refuses what is cut, and what lies beside the picture: a film of a moving photograph, other files."""
     position = 0
     while position + 8 <= len(data):
         size, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
@@ -55,12 +49,8 @@ def _check_boxes(data: bytes) -> list[bytes]:
             size = int.from_bytes(data[position + 8 : position + 16], "big")
         if kind not in _BOXES or 0 < size < 8:
             break
-        end = len(data) if size == 0 else position + size
-        if kind == b"mdat":
-            contents.append(data[position:end])
-        position = end
+        position = len(data) if size == 0 else position + size
     if position > len(data):
         raise DamagedPicture("the AVIF file is truncated")
     if data[position:].strip(b"\0\r\n "):
         raise UnsupportedPicture("something else than the picture is in the AVIF file")
-    return contents

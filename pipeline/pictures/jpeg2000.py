@@ -12,9 +12,9 @@ from lichen.pipeline.pictures.limits import check_size
 from lichen.pipeline.side import Block
 
 MAX_TILES = 1 << 14
-MAX_CODE_BLOCKS = 1 << 23
-MAX_PACKETS = 1 << 22
-"""Of one picture. Usual settings need 200,000 code blocks and some 1,000 packets for 256 megapixels."""
+MAX_CODE_BLOCKS = 1 << 21
+MAX_PACKETS = 1 << 20
+"""Of one picture. Usual settings need 300,000 code blocks and 10,000 packets for 256 megapixels."""
 
 _ENUMERATED = {16, 17, 18}
 """sRGB, grey, and sYCC, which the decoder turns into sRGB."""

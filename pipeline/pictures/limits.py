@@ -18,6 +18,9 @@ MAX_PIXELS = 1 << 28
 MAX_PROFILE = 1 << 20
 """Longest colour profile or text that is unpacked from compressed metadata; Pillow has the same limit."""
 
+MAX_TEXTS = 1 << 25
+"""Most bytes of all texts of a picture, unpacked."""
+
 MAX_TRAILER = 1 << 16
 """Longest unexplained data behind a picture that is kept as a block; more may be a film or a picture."""
 
@@ -53,15 +56,6 @@ def unpack_within(content: bytes, limit: int, what: str) -> bytes:
     if not inflater.eof:
         raise UnsupportedPicture(f"{what} is damaged")
     return whole
-
-
-HOLE = 1 << 10
-"""Zeros in a row that no entropy coder writes: blocks of a file that never arrived."""
-
-
-def has_hole(content: bytes) -> bool:
-    """Whether compressed data have a long run of zeros in them."""
-    return bytes(HOLE) in content
 
 
 def trailer(name: str, rest: bytes) -> list[Block]:

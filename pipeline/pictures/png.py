@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from lichen.models.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures.colour import has_profile
-from lichen.pipeline.pictures.limits import MAX_PIECES, MAX_PROFILE, check_size, unpack_within
+from lichen.pipeline.pictures.limits import MAX_PIECES, MAX_PROFILE, MAX_TEXTS, check_size, unpack_within
 from lichen.pipeline.side import MAX_BLOCKS, Block
 
 _CONSUMED = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf", b"sPLT", b"hIST"}
@@ -50,6 +50,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def examine_png(data: bytes, max_pixels: int) -> list[Block]:
     """Blocks of a PNG file: every ancillary chunk that Pillow's pixels, EXIF, ICC and XMP do not cover."""
     blocks: list[Block] = []
+    texts = 0
     for kind, content in png_chunks(data):
         if kind == b"IHDR":
             _check_header(content, max_pixels)
@@ -59,6 +60,9 @@ def examine_png(data: bytes, max_pixels: int) -> list[Block]:
             if not unpack_within(content.partition(b"\0")[2][1:], MAX_PROFILE, "the colour profile of a PNG"):
                 raise UnsupportedPicture("a PNG with an empty colour profile")
         elif kind in _TEXT:
+            texts += _text_size(kind, content)
+            if texts > MAX_TEXTS:
+                raise UndecodablePicture(f"the texts of a PNG are too large: more than {MAX_TEXTS} bytes")
             if _is_block(kind, content):
                 blocks.append((f"png:{kind.decode()}", content))
         elif kind in _HDR_CHUNKS:
@@ -83,13 +87,19 @@ def _check_header(content: bytes, max_pixels: int) -> None:
     check_size(width, height, max_pixels)
 
 
+def _text_size(kind: bytes, content: bytes) -> int:
+    """Bytes of a text when it is unpacked."""
+    rest = content.partition(b"\0")[2]
+    if kind == b"zTXt":
+        return len(unpack_within(rest[1:], MAX_PROFILE, "a text in a PNG"))
+    if kind == b"iTXt" and rest[:1] == b"\1":
+        return len(unpack_within(rest[2:].partition(b"\0")[2].partition(b"\0")[2], MAX_PROFILE, "a text in a PNG"))
+    return len(content)
+
+
 def _is_block(kind: bytes, content: bytes) -> bool:
     """Whether a text is kept as a block; not where it is XMP or EXIF."""
-    keyword, _, rest = content.partition(b"\0")
-    if kind == b"zTXt":
-        unpack_within(rest[1:], MAX_PROFILE, "a text in a PNG")
-    elif kind == b"iTXt" and rest[:1] == b"\1":
-        unpack_within(rest[2:].partition(b"\0")[2].partition(b"\0")[2], MAX_PROFILE, "a text in a PNG")
+    keyword = content.partition(b"\0")[0]
     if kind == b"iTXt" and keyword == b"XML:com.adobe.xmp":
         return False
     if keyword == b"Raw profile type exif":

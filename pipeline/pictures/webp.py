@@ -6,11 +6,10 @@ import struct
 
 from lichen.models.errors import DamagedPicture, UnsupportedPicture
 from lichen.pipeline.pictures.directory import check_exif
-from lichen.pipeline.pictures.limits import check_size, has_hole
+from lichen.pipeline.pictures.limits import check_size
 from lichen.pipeline.side import Block
 
 _ANIMATED = 0x02
-_PIXELS = (b"VP8 ", b"VP8L")
 
 
 def examine_webp(data: bytes, max_pixels: int) -> list[Block]:
@@ -26,11 +25,8 @@ def examine_webp(data: bytes, max_pixels: int) -> list[Block]:
         kind, length = data[position : position + 4], _le32(data, position + 4)
         if position + 8 + length > end:
             raise DamagedPicture(f"the WebP file ends inside chunk {kind!r}")
-        content = data[position + 8 : position + 8 + length]
         if kind == b"EXIF":
-            check_exif(content.removeprefix(b"Exif\0\0"))
-        elif kind in _PIXELS and has_hole(content):
-            raise DamagedPicture("the WebP is damaged: there are zeros where data have to be")
+            check_exif(data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0"))
         position += 8 + length + length % 2
     return []
 
