@@ -84,6 +84,16 @@ def examine_jpeg(data: bytes, max_pixels: int) -> list[Block]:
     return blocks
 
 
+def check_embedded(stream: bytes, width: int, height: int) -> None:
+    """Raise as ``examine_jpeg`` does for a JPEG stream inside another file, which has given it so many pixels."""
+    headers = _read_headers(stream)
+    if headers.frame.width > width + _MCU or headers.frame.height > height + _MCU:
+        raise DamagedPicture("the JPEG data inside are for a larger picture")
+    if headers.scan:
+        _, end = _walk_scans(stream, headers.scan, headers.frame)
+        check_stream(bytes(headers.tables) + _first_scan(stream, headers) + stream[headers.data : end])
+
+
 def check_stream(stream: bytes) -> None:
     """Raise ``DamagedPicture`` if the data of a JPEG stream are cut or damaged.
 
@@ -97,6 +107,7 @@ def check_stream(stream: bytes) -> None:
             raise DamagedPicture(wrong) from error
 
 
+_MCU = 32
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 

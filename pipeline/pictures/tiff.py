@@ -32,7 +32,9 @@ _YCBCR, _SUBSAMPLING = 6, 530
 _STRIPS, _STRIP_ROWS, _STRIP_BYTES = 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _JPEG_TABLES = 347
-_RAW, _OLD_JPEG, _JPEG, _DEFLATE = 1, 6, 7, {8, 32946}
+_RAW, _JPEG, _DEFLATE = 1, 7, {8, 32946}
+_COMPRESSIONS = {_RAW, _JPEG, *_DEFLATE, 5, 32773, 50000}
+"""Also LZW, PackBits and zstd; of the others some hold more than 8-bit pixels, or ask for memory at will (LZMA)."""
 
 
 def examine_tiff(data: bytes, max_pixels: int) -> list[Block]:
@@ -50,7 +52,7 @@ def examine_tiff(data: bytes, max_pixels: int) -> list[Block]:
     taken = [(0, directories.header), (first, end)]
     taken += [(entry.begin, entry.begin + entry.size) for entry in tags.values() if entry.outside]
     _check_apart(pieces, taken)
-    _check_content(data, tags.get(_JPEG_TABLES), layout.compression, pieces)
+    _check_content(data, tags.get(_JPEG_TABLES), layout, pieces)
     return []
 
 
@@ -85,6 +87,7 @@ class _Layout:
             offsets, counts = self._all(_STRIPS), self._all(_STRIP_BYTES)
         if width < 1 or rows < 1 or (tiled and (width > 1 << 16 or rows > 1 << 16)):
             raise UndecodablePicture(f"a TIFF in pieces of {width}x{rows} pixels")
+        self.piece = (width, rows)
         planes = self._samples if self._planar else 1
         across, down = -(-self.width // width), -(-self.height // rows)
         if across * down * planes > MAX_PIECES:
@@ -125,15 +128,15 @@ def _check_apart(pieces: list[tuple[int, int]], taken: list[tuple[int, int]]) ->
             other = max(other, end)
 
 
-def _check_content(data: bytes, tables: Entry | None, compression: int, pieces: list[tuple[int, int]]) -> None:
+def _check_content(data: bytes, tables: Entry | None, layout: _Layout, pieces: list[tuple[int, int]]) -> None:
     """What libtiff lets pass in compressed pieces: damaged JPEG data, and data that fail their checksum."""
-    if compression == _OLD_JPEG:
-        raise UnsupportedPicture("a TIFF with JPEG data of the old kind")
-    if compression == _JPEG:
+    if layout.compression not in _COMPRESSIONS:
+        raise UnsupportedPicture(f"a TIFF of compression {layout.compression}")
+    if layout.compression == _JPEG:
         shared = b"" if tables is None else data[tables.begin + 2 : tables.begin + tables.size - 2]
         for begin, end in pieces:
-            jpeg.check_stream(b"\xff\xd8" + shared + data[begin + 2 : end])
-    if compression in _DEFLATE:
+            jpeg.check_embedded(b"\xff\xd8" + shared + data[begin + 2 : end], *layout.piece)
+    if layout.compression in _DEFLATE:
         for begin, end in pieces:
             _check_deflated(data[begin:end])
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
+import sys
 import unicodedata
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -89,39 +88,25 @@ def test_the_folder_itself_may_be_a_link(write_archive: Callable[..., str], tmp_
 
 
 def test_a_folder_that_becomes_a_link_meanwhile(tmp_path: Path) -> None:
-    """Someone else swaps a folder for a link, over and over, while files are written into it."""
+    """Someone swaps the folder for a link at the worst moment: when it was looked at, before the file is opened."""
     out, beside = tmp_path / "out", tmp_path / "beside"
-    out.mkdir()
+    (out / "a").mkdir(parents=True)
     beside.mkdir()
-    destination = Destination(out, overwrite=True)
-    stop = threading.Event()
-    links: list[int] = []
+    swapped: list[str] = []
 
-    def swap() -> None:
-        for number in count():
-            if stop.is_set():
-                return
-            (tmp_path / "link").symlink_to(beside)
-            with contextlib.suppress(OSError):  # the folder is made again as soon as it is gone
-                os.rename(out / "a", tmp_path / f"old{number}")
-                os.rename(tmp_path / "link", out / "a")
-                links.append(number)
-                os.rename(out / "a", tmp_path / "link")
-            (tmp_path / "link").unlink(missing_ok=True)
+    def swap(event: str, arguments: tuple[object, ...]) -> None:
+        name = str(arguments[0]) if event == "open" else ""
+        if name.endswith((".partial", "b.jpg")) and not swapped:
+            swapped.append(name)
+            os.rename(out / "a", tmp_path / "moved")
+            (out / "a").symlink_to(beside)
 
-    thread = threading.Thread(target=swap)
-    thread.start()
-    refused = written = 0
-    while (len(links) < 50 or written < 50) and refused + written < 20_000:
-        try:
-            destination.write(out / "a" / "b.jpg", BROKEN)
-            written += 1
-        except UsageError:
-            refused += 1
-    stop.set()
-    thread.join(30)
-    assert links and written
+    sys.addaudithook(swap)  # stays, and does nothing any more
+    with contextlib.suppress(UsageError):
+        Destination(out, overwrite=True).write(out / "a" / "b.jpg", BROKEN)
+    assert swapped
     assert os.listdir(beside) == []
+    assert files_below(tmp_path / "moved") == {"b.jpg": BROKEN}
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -166,6 +166,20 @@ def test_compressed_strips_are_checked_too() -> None:
         assert told > 25
 
 
+def test_jpeg_data_inside_cannot_ask_for_more_than_their_strip() -> None:
+    data = encoded(Image.fromarray(np.repeat(GREY[:, :, None], 3, axis=2)), "TIFF", compression="jpeg")
+    assert read_picture(data).mode == "RGB"
+    frame = data.rindex(b"\xff\xc0") + 5
+    with pytest.raises(DamagedPicture, match="larger picture"):
+        read_picture(data[:frame] + b"\xff\0\xff\0" + data[frame + 4 :])
+
+
+def test_compressions_that_ask_for_memory_at_will_are_kept_as_they_are() -> None:
+    for compression in (6, 34925, 34712):
+        with pytest.raises(UnsupportedPicture, match=f"compression {compression}"):
+            read_picture(Tiff(compression=compression).data())
+
+
 def test_more_pages_are_not_walked_through() -> None:
     with pytest.raises(UnsupportedPicture, match="several pages"):
         read_picture(Tiff(following=8).data())  # a ring of directories
