@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lichen.models.errors import (
+    DamagedPicture,
     LichenError,
     NotAPicture,
     SourceUnreadable,
@@ -156,10 +157,10 @@ class Feed:
             start = perf_counter()
             try:
                 item.picture = read_picture(data, name=source.key, max_pixels=LARGE_PIXELS)
+            except (NotAPicture, UnsupportedPicture, DamagedPicture) as error:
+                item.failure = error
             except UndecodablePicture:
                 item.alone = True  # perhaps only too large for this limit
-            except (NotAPicture, UnsupportedPicture) as error:
-                item.failure = error
             item.open_seconds = perf_counter() - start
         with self._count_lock:
             self._open_pixels += item.pixels
