@@ -17,8 +17,11 @@ from lichen.pipeline.pictures.pillow import MODES, PILLOW_ERRORS
 from lichen.pipeline.side import Block, HasSide, Side
 
 _MAX_SEGMENT = 65533
+_MAX_DENSITY = 65535
 _COLOUR_CHUNKS = {"png:cICP", "png:gAMA", "png:cHRM", "png:sRGB"}
 """Where the chunks cannot be, a profile says the same."""
+_PNG_CHUNKS = _COLOUR_CHUNKS | {"png:sBIT", "png:tIME", "png:bKGD", "png:tEXt", "png:zTXt", "png:iTXt"}
+"""What Pillow writes of public chunks; of private ones all."""
 _WORDS = {
     "jpeg:COM": "comments",
     "jpeg2000:COM": "comments",
@@ -118,15 +121,16 @@ def not_carried(blocks: Sequence[Block], file_format: str) -> set[str]:
 
 
 def _density(blocks: Sequence[Block]) -> tuple[float, float] | None:
-    """Dots per inch from the blocks that Pillow writes only by itself."""
+    """Dots per inch from the blocks that Pillow writes only by itself; None where formats have no number for them."""
+    x, y, scale = 0, 0, 0.0
     for name, content in blocks:
         if name == "png:pHYs" and len(content) == 9:
             x, y, unit = struct.unpack(">IIB", content)
-            return (x * 0.0254, y * 0.0254) if unit == 1 else None
-        if name == "jpeg:APP0" and len(content) >= 12:
+            scale = {1: 0.0254}.get(unit, 0.0)
+        elif name == "jpeg:APP0" and len(content) >= 12:
             unit, x, y = struct.unpack(">BHH", content[7:12])
-            return {1: (x, y), 2: (x * 2.54, y * 2.54)}.get(unit)
-    return None
+            scale = {1: 1.0, 2: 2.54}.get(unit, 0.0)
+    return (x * scale, y * scale) if all(1 <= value * scale < _MAX_DENSITY for value in (x, y)) else None
 
 
 def _png_info(blocks: Sequence[Block], xmp: bytes | None) -> PngImagePlugin.PngInfo:
@@ -139,8 +143,10 @@ def _png_info(blocks: Sequence[Block], xmp: bytes | None) -> PngImagePlugin.PngI
 
 
 def _chunks(blocks: Sequence[Block]) -> Iterator[Block]:
+    """Blocks that are chunks of a PNG which Pillow writes."""
     for name, content in blocks:
-        if name.startswith("png:") and len(name) == 8 and name[4:].isascii() and name[4:].isalpha():
+        is_chunk = name.startswith("png:") and len(name) == 8 and name[4:].isascii() and name[4:].isalpha()
+        if is_chunk and (name in _PNG_CHUNKS or name[5].islower()):
             yield name, content
 
 

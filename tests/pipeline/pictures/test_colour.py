@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pictures_support import CASES, RGB, chunk, encoded, png_before_pixels, round_trip
 from PIL import Image, ImageCms
 
@@ -180,7 +182,47 @@ def test_what_formats_cannot_carry() -> None:
     assert not_carried(blocks, "JPEG") == {"IPTC and Photoshop data", "data behind the picture", "texts"}
     assert not_carried(blocks[:3], "JPEG") == set()
     ratio = ("png:pHYs", struct.pack(">IIB", 1, 2, 0))
-    assert (not_carried((ratio,), "PNG"), not_carried((ratio,), "JPEG")) == (set(), {"density"})
+    assert (not_carried((ratio,), "PNG"), not_carried((ratio,), "JPEG")) == ({"density"}, {"density"})
+
+
+def test_what_is_called_carried_is_there(tmp_path: Path) -> None:
+    """``not_carried`` and ``save_picture`` agree, whatever the chunk or segment."""
+    chunks = [b"sBIT", b"tIME", b"bKGD", b"tEXt", b"gAMA", b"sRGB", b"oFFs", b"sCAL", b"sTER", b"prVt", b"pHYs"]
+    contents = {b"pHYs": struct.pack(">IIB", 3000, 3000, 1), b"tEXt": b"Title\0x", b"sBIT": bytes([8, 8, 8])}
+    blocks = tuple((f"png:{kind.decode()}", contents.get(kind, bytes(6))) for kind in chunks)
+    blocks += tuple((f"jpeg:APP{number}", f"data{number};".encode()) for number in range(1, 16))
+    blocks += (("jpeg:COM", b"hello"),)
+    for file_format in ("PNG", "JPEG"):
+        buffer = io.BytesIO()
+        save_picture(Image.fromarray(RGB), buffer, file_format, blocks=blocks)
+        left = not_carried(blocks, file_format)
+        for name, content in blocks:
+            written = name[4:].encode() + content if name.startswith("png:") else content
+            carried = name not in left and {"png:tEXt": "texts", "png:tIME": "time of change"}.get(name) not in left
+            carried &= {"jpeg:COM": "comments", "jpeg:APP13": "IPTC and Photoshop data"}.get(name) not in left
+            if file_format == "JPEG" and name in ("png:gAMA", "png:sRGB", "png:pHYs"):
+                continue  # a profile and JFIF's density
+            assert carried == (written in buffer.getvalue()), (file_format, name)
+
+
+@given(
+    st.binary(min_size=4, max_size=4), st.binary(min_size=4, max_size=4), st.lists(st.integers(0, 120_000), min_size=8)
+)
+def test_any_chunks_make_a_profile_that_opens_or_none(code: bytes, power: bytes, numbers: list[int]) -> None:
+    stated = struct.pack(">8I", *numbers[:8])
+    for grey in (False, True):
+        for blocks in ((("png:cICP", code),), (("png:gAMA", power), ("png:cHRM", stated)), (("png:cHRM", stated),)):
+            profile = meant_profile(None, blocks, grey=grey)
+            if profile is not None:
+                assert ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.version == pytest.approx(4.3)
+
+
+def test_densities_that_no_format_has_are_told_and_stop_nothing() -> None:
+    for unit in (struct.pack(">IIB", 1 << 31, 1 << 31, 1), struct.pack(">IIB", 0, 0, 1)):
+        blocks = (("png:pHYs", unit),)
+        for file_format in ("PNG", "JPEG"):
+            save_picture(Image.fromarray(RGB), io.BytesIO(), file_format, blocks=blocks)
+            assert not_carried(blocks, file_format) == {"density"}
 
 
 def test_density_goes_from_one_format_to_another() -> None:
