@@ -64,6 +64,10 @@ class DamagedPicture(UndecodablePicture):
     """
 
 
+class PictureTimeout(UndecodablePicture):
+    """A picture file whose decoding takes longer than the job allows; stored as it is."""
+
+
 class DuplicateKey(UsageError):
     """Two sources of one job have the same key."""
 
