@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lichen.models.errors import CorruptArchive, MissingObject
-from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table
+from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table, with_later_columns
 from lichen.pipeline.archive.store import Store
 
 MAX_FOOTER = 64 * 1024 * 1024
@@ -108,7 +108,7 @@ class IndexFile:
         """A row group, its rows checked."""
         with self._lock, parquet_errors(self.path):
             table = self._parquet.read_row_group(group, columns=list(columns), use_threads=False)
-            table = table.select(list(columns)).replace_schema_metadata(None)
+            table = with_later_columns(table.replace_schema_metadata(None), columns)
             table.validate(full=True)
         where = f"{self.path}, row group {group}"
         check_table(table, where, self._payload_sizes)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lichen.models.errors import (
+    DamagedPicture,
     LichenError,
     NotAPicture,
     PictureTimeout,
@@ -179,12 +180,10 @@ class Feed:
             start = perf_counter()
             try:
                 item.picture = _open(item, self._patience, LARGE_PIXELS)
-            except PictureTimeout as error:
+            except (NotAPicture, UnsupportedPicture, DamagedPicture, PictureTimeout) as error:
                 item.failure = error
             except UndecodablePicture:
                 item.alone = True  # perhaps only too large for this limit
-            except (NotAPicture, UnsupportedPicture) as error:
-                item.failure = error
             item.open_seconds = perf_counter() - start
         with self._count_lock:
             self._open_pixels += item.pixels

@@ -21,6 +21,7 @@ import numpy as np
 from lichen.models.codec import Codec
 from lichen.models.errors import (
     CommitConflict,
+    DamagedPicture,
     JobInterrupted,
     NotAPicture,
     SourceUnreadable,
@@ -282,7 +283,8 @@ def _source_columns(item: Item) -> dict[str, Any]:
 def _picture_columns(item: Item) -> dict[str, Any]:
     """What is known of a picture: all of one that was opened, its format of another."""
     if item.picture is None:
-        return {"source_format": formats.sniff(item.data)}
+        damaged = True if isinstance(item.failure, DamagedPicture) else None
+        return {"source_format": formats.sniff(item.data), "damaged": damaged}
     height, width = item.picture.pixels.shape[:2]
     return {
         "width": width,
@@ -290,4 +292,5 @@ def _picture_columns(item: Item) -> dict[str, Any]:
         "mode": item.picture.mode,
         "bit_depth": item.picture.bit_depth,
         "source_format": item.picture.source_format,
+        "damaged": False,
     }
