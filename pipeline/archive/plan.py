@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from lichen.models.errors import CorruptArchive, LeaseLost
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.index_file import parquet_errors
+from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.manifest import dump, load
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.sources import Source
@@ -177,11 +177,10 @@ def _read_parts(store: Store, job: str, complete: PlanSummary | None) -> Iterato
 def _read_part(store: Store, job: str, part: int, first: int) -> list[PlannedShard]:
     path = layout.plan_path(job, part)
     data = store.read(path, limit=MAX_PART_BYTES)
-    with parquet_errors(path):
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-        if table.schema.remove_metadata() != SCHEMA:
-            raise CorruptArchive(f"{path}: not the columns of a plan")
-        table.validate(full=True)
+    file = BoundedParquet.of_bytes(data, path, max_bytes=MAX_PART_BYTES)
+    if file.schema.remove_metadata() != SCHEMA:
+        raise CorruptArchive(f"{path}: not the columns of a plan")
+    table = file.read_all(SCHEMA.names)
     shards: list[PlannedShard] = []
     names = table.column("shard").to_pylist()
     rows = table.select(_SOURCE_FIELDS).to_pylist()
