@@ -26,6 +26,7 @@ from lichen.models.errors import CorruptArchive, MissingObject, StoreError, Usag
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.ranges import MAX_GAP, MAX_REQUEST, plan_ranges
 from lichen.pipeline.archive.store_file import StoreFile
+from lichen.pipeline.sources.secrets import redact, split_credentials
 
 READERS = 8
 """Range requests in flight at once in ``read_ranges``."""
@@ -242,7 +243,7 @@ class Store:
         except FileNotFoundError as error:
             raise MissingObject(f"{self._show(path)} does not exist") from error
         except self.failures as error:
-            reason = str(error) or type(error).__name__
+            reason = redact(str(error) or type(error).__name__)
             raise StoreError(f"cannot {what} {self._show(path)}: {reason}") from error
 
 
@@ -331,17 +332,19 @@ class MemoryStore(Store):
 def open_store(url: str, storage_options: Mapping[str, Any] | None = None, *, conditional: bool | None = None) -> Store:
     """The store at any fsspec URL or local path. Nothing is read or written.
 
-    ``conditional`` passes on what ``probe`` found, to workers that open the same store.
+    ``conditional`` passes on what ``probe`` found, to workers that open the same store. User and password in the URL
+    become options; the store's ``url``, and so what is printed, is without them.
     Raises ``UsageError`` if no file system knows the URL.
     """
-    options = dict(storage_options or {})
+    url, credentials = split_credentials(url)
+    options = {**credentials, **(storage_options or {})}
     if url.startswith(("s3://", "s3a://")):
         # A cached listing would hide what other processes commit.
         options.setdefault("use_listings_cache", False)
     try:
         filesystem, root = url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
-        raise UsageError(f"cannot open {url}: {error}") from error
+        raise UsageError(redact(f"cannot open {url}: {error}")) from error
     store: Store
     if isinstance(filesystem, LocalFileSystem):
         store = LocalStore(filesystem, os.path.abspath(root), url)

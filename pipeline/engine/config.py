@@ -15,6 +15,7 @@ from lichen.pipeline.archive.commit import ShardCommit
 from lichen.pipeline.archive.manifest import Json
 from lichen.pipeline.sources import Source
 from lichen.pipeline.sources.base import is_local, local_path
+from lichen.pipeline.sources.secrets import without_secrets
 from lichen.pipeline.sources.unique import OnDuplicate
 from lichen.pipeline.target import Floors, Target
 
@@ -127,10 +128,16 @@ class JobConfig:
         return _MS_SSIM_SHARES.get(self.effort, 1.0) if self.ms_ssim is None else self.ms_ssim
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """The sources as they are frozen: local ones as absolute paths."""
+    def origins(self) -> tuple[str, ...]:
+        """The sources to list: local ones as absolute paths. May hold passwords and signatures."""
         names = (self.source,) if isinstance(self.source, str) else tuple(self.source)
         return tuple(os.path.abspath(local_path(name)) if name and is_local(name) else name for name in names)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources as they are frozen: the same whether a password or signature stands in them, or comes
+        from elsewhere."""
+        return tuple(without_secrets(name) for name in self.origins)
 
     def frozen(self, shard_bytes: int) -> dict[str, Json]:
         """What is written into the archive and cannot change while the job lasts. Holds no credentials."""

@@ -127,7 +127,12 @@ class _Driver:
 
     def _sources(self) -> Iterator[Source]:
         config = self._config
-        found = list_sources(list(config.sources), storage_options=config.source_options, hidden=config.hidden)
+        found = list_sources(
+            config.origins,
+            storage_options=config.source_options,
+            hidden=config.hidden,
+            others=config.store_others,
+        )
         return check_unique(outside(found, self._store, config.sources), config.on_duplicate)
 
     def _listed_bytes(self) -> int:

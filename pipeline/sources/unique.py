@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lichen.models.errors import DuplicateKey, UsageError
 from lichen.pipeline.sources.base import Source
+from lichen.pipeline.sources.secrets import redact_uri
 
 OnDuplicate = Literal["error", "first", "rename"]
 
@@ -37,8 +38,8 @@ def _check_unique(sources: Iterable[Source], on_duplicate: OnDuplicate) -> Itera
             yield source
         elif on_duplicate == "error":
             raise DuplicateKey(
-                f"two sources have the key {source.key!r}; the second is {source.uri}. Choose --on-duplicate "
-                "first or rename, or give keys in a Parquet manifest"
+                f"two sources have the key {source.key!r}; the second is {redact_uri(source.uri)}. Choose "
+                "--on-duplicate first or rename, or give keys in a Parquet manifest"
             )
         elif on_duplicate == "rename":
             folder, slash, name = source.key.rpartition("/")
