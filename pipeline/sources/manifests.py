@@ -14,7 +14,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lichen.models.errors import SourceUnreadable, UsageError
+from lichen.models.errors import UsageError
 from lichen.pipeline.sources.base import is_utf8
 from lichen.pipeline.sources.secrets import redact_uri, without_query
 from lichen.pipeline.sources.stores import open_binary, store_errors
@@ -43,7 +43,7 @@ class Entry:
 
 
 def read_manifest(uri: str, options: Mapping[str, Any] | None) -> Iterator[Entry]:
-    """Stream the entries of a manifest. Raises ``UsageError`` if it is none, ``SourceUnreadable`` if it ends early."""
+    """Stream the entries of a manifest. Raises ``UsageError`` if it is none, ``SourceUnreadable`` if a store fails."""
     name = redact_uri(uri)
     parse = _parse_parquet if without_query(uri).lower().endswith(".parquet") else _parse_text
     with store_errors(f"cannot read the manifest {name}", options, uri), open_binary(uri, options) as file:
@@ -106,7 +106,7 @@ def _parse_parquet(file: IO[bytes], name: str) -> Iterator[Entry]:
     except (pa.ArrowException, OSError) as error:
         if number == 0:
             raise UsageError(f"{name} is no readable Parquet file: {error}") from error
-        raise SourceUnreadable(f"{name} is damaged behind row {number}: {error}") from error
+        yield Entry(uri="", number=number + 1, fault=f"{name} is damaged behind row {number}: {error}")
 
 
 def _columns(schema: pa.Schema, name: str) -> list[str]:

@@ -16,8 +16,8 @@ from lichen.pipeline.sources.stores import open_file_system, open_regular, store
 MAX_SOURCE_BYTES = 2 << 30
 """Bytes that a source may have unless told otherwise."""
 
-_SPLITS = (3, 2)
-"""Where further reads cut the source in two: what damages one place of every answer hits other bytes then."""
+_SHIFTS = (1, 3)
+"""Bytes that further reads ask for by themselves: what damages one place of every answer hits other bytes then."""
 
 
 def read_source(
@@ -85,8 +85,8 @@ def _settle(
 ) -> bytes:
     """The bytes that match, or else those that came twice."""
     seen = {sha256(first).digest()}
-    for split in _SPLITS:
-        data = _reread(source, len(first) // split, options, max_bytes)
+    for shift in _SHIFTS:
+        data = _reread(source, min(shift, len(first) // 2), options, max_bytes)
         digest = sha256(data).digest()
         if digest in seen or (matches is not None and matches(data)):
             return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 import s3fs
-from sources_support import NAMES, Bucket, content
+from sources_support import NAMES, Bucket, Damage, content
 
 
 @pytest.fixture
@@ -39,3 +40,14 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
     yield file_system
     file_system.store.clear()
     file_system.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def damage(s3_endpoint: str) -> Iterator[Damage]:
+    """A proxy in front of the S3 server."""
+    with Damage(s3_endpoint) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        yield proxy
+        proxy.shutdown()
+        thread.join()
