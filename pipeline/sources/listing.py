@@ -23,13 +23,14 @@ from lichen.pipeline.sources.base import Source, is_local, local_path, remote_so
 from lichen.pipeline.sources.manifests import Entry, read_manifest
 from lichen.pipeline.sources.named import refuse_container
 from lichen.pipeline.sources.secrets import (
+    redact,
     redact_uri,
     split_credentials,
     with_credentials_of,
     without_query,
     without_secrets,
 )
-from lichen.pipeline.sources.stores import check_regular, open_file_system, store_errors
+from lichen.pipeline.sources.stores import check_regular, open_file_system, shown_cause, store_errors
 from lichen.pipeline.sources.tars import tar_members
 from lichen.pipeline.sources.walks import ToUri, has_entries, local_source, walk_local, walk_remote, walk_s3
 
@@ -71,7 +72,8 @@ def _list_one(name: str, options: Mapping[str, Any] | None, hidden: bool, others
         try:
             info = file_system.info(path)
         except FileNotFoundError as error:
-            raise UsageError(f"{shown} does not exist") from error
+            reason = f": {redact(str(error.__cause__))}" if error.__cause__ else ""  # web servers that do not answer
+            raise UsageError(f"{shown} does not exist{reason}") from shown_cause(error)
         to_uri = _namer(name, path)
         if info["type"] == "directory" or _is_shadowed(file_system, path, info, name):
             walk = walk_s3 if hasattr(file_system, "call_s3") else walk_remote

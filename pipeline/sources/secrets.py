@@ -19,10 +19,10 @@ from urllib.parse import unquote
 MARK = "***"
 
 _USERINFO = re.compile(
-    r"""([A-Za-z][A-Za-z0-9+.-]*)://
+    r"""(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]*)://
         (?:([^\s/?\#"'<>]*)@                              # user:password@ before the first slash, or
           |(?!\[|arn:)([^\s/:@?\#"'<>]+:(?!\d+(?:[/\s]|$))  # user: that is no host with its port,
-           [^\s@"'<>]*)@)                                 # and a password that has slashes, as those of AWS have
+           [^\s@"'<>]{0,512})@)                                 # and a password that has slashes, as those of AWS have
     """,
     re.VERBOSE,
 )
@@ -46,14 +46,15 @@ _SIGNING_NAMES = (
     r"(?:[\w.-]*[_-])?(?:api|access|secret|private)[_-]key(?:[_-]?id)?|googleaccessid|key-pair-id|policy"
 )
 _OPAQUE_NAMES = r"key|code|hash|sid|session"
+_END = r"""(?=[.:)\]}]{0,3}(?:[&;\#,\s"'<>]|$))"""  # of a value, before the punctuation of a message
 """Secrets if their values look like one: long, and no name of a file."""
 _PARAMETER = re.compile(
     rf"""(?P<before>^|[?&;\#,\s])
-         (?P<name>{_SIGNING_NAMES}|(?:{_OPAQUE_NAMES})(?==[\w%+-]{{24,}}=*(?:[&;\#,\s"'<>]|$)))
-         =(?P<value>[^&;\#,\s"'<>]*)""",
+         (?P<name>{_SIGNING_NAMES}|(?:{_OPAQUE_NAMES})(?==[\w%+-]{{24,}}=*{_END}))
+         =(?P<value>[^&;\#,\s"'<>]*?){_END}""",
     re.VERBOSE | re.IGNORECASE,
 )
-_BARE_QUERY = re.compile(r"(?<=\?)(?:eyJ[\w%+/.-]{13,}|[\w%+/-]{24,})={0,2}(?=[\s\#\"'<>]|$)")
+_BARE_QUERY = re.compile(rf"(?<=\?)(?:eyJ[\w%+/.-]{{13,}}?|[\w%+/-]{{24,}}?)={{0,2}}(?!&){_END}")
 _COMPANIONS = frozenset({
     "expires", "awsaccesskeyid", "ossaccesskeyid", "se", "sp", "sv", "sr", "st", "spr", "ss", "srt", "si", "sip",
     "skoid", "sktid", "skt", "ske", "sks", "skv", "sdd", "q-sign-algorithm", "q-ak", "q-sign-time", "q-key-time",
@@ -61,7 +62,7 @@ _COMPANIONS = frozenset({
 })  # fmt: skip
 """Parameters that come and go with a signature."""
 _QUOTED = re.compile(
-    r"""(["'](?:[\w-]*(?:secret|password|passwd|token|authorization|credential)[\w-]*)["']\s*[:=]\s*)(["'])(?:(?!\2).)*\2""",
+    r"""(?<![\w-])(["']?(?:[\w-]*(?:secret|password|passwd|token|authorization|credential)[\w-]*)["']?\s*[:=]\s*)(["'])(?:(?!\2).)*\2""",
     re.IGNORECASE,
 )
 _HEADER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/-]{8,}=*")
