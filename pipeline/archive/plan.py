@@ -14,7 +14,6 @@ from lichen.pipeline.archive.index_file import parquet_errors
 from lichen.pipeline.archive.manifest import dump, load
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.sources import Source
-from lichen.pipeline.sources.base import is_local
 from lichen.pipeline.sources.secrets import is_redacted, redact_uri
 
 MAX_PART_BYTES = 1 << 30
@@ -102,7 +101,7 @@ def write_plan(
     complete = read_summary(store, job)
     for rows in _read_parts(store, job, complete):
         for shard in rows:
-            if any(_lacks_secret(source) for source in shard.sources):
+            if any(is_redacted(source.uri) for source in shard.sources):
                 if whole is None:
                     sources = list(sources)
                     whole = {source.key: source.uri for source in sources if redact_uri(source.uri) != source.uri}
@@ -139,14 +138,10 @@ def write_plan(
     )
 
 
-def _lacks_secret(source: Source) -> bool:
-    return not is_local(source.uri) and is_redacted(source.uri)
-
-
 def _with_secrets(shard: PlannedShard, whole: Mapping[str, str]) -> PlannedShard:
     """The shard with the URIs that a listing gave to its keys; what is not listed any more cannot be read."""
     sources = (
-        replace(source, uri=whole.get(source.key, source.uri)) if _lacks_secret(source) else source
+        replace(source, uri=whole.get(source.key, source.uri)) if is_redacted(source.uri) else source
         for source in shard.sources
     )
     return replace(shard, sources=tuple(sources))

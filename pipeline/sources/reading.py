@@ -69,7 +69,7 @@ def _check_readable(source: Source, max_bytes: int) -> None:
         raise SourceUnreadable(source.fault)
     if source.size is not None and source.size > max_bytes:
         raise too_large(source.uri, source.size, max_bytes)
-    if not is_local(source.uri) and is_redacted(source.uri):
+    if is_redacted(source.uri):
         raise SourceUnreadable(
             f"{source.uri}: a password or signature belongs there, which is never written down, and the sources of "
             "the job do not list this one any more"

@@ -98,7 +98,10 @@ def redact_uri(uri: str) -> str:
 
 def is_redacted(uri: str) -> bool:
     """Whether ``redact_uri`` took something out of this URI."""
-    return any(trace in uri for trace in (f"://{MARK}@", f"={MARK}", f"?{MARK}"))
+    scheme = _scheme(uri)
+    if scheme is None:
+        return False
+    return f"://{MARK}@" in uri or (scheme not in _PLAIN_QUERY and (f"={MARK}" in uri or f"?{MARK}" in uri))
 
 
 def without_secrets(uri: str) -> str:

@@ -12,7 +12,7 @@ from typing import IO, Any
 import fsspec
 
 from lichen.models.errors import LichenError, SourceUnreadable, UsageError
-from lichen.pipeline.sources.base import is_local, local_path
+from lichen.pipeline.sources.base import is_local, key_text, local_path
 from lichen.pipeline.sources.secrets import redact, redact_uri, secret_values, split_credentials
 
 _KINDS = {
@@ -68,7 +68,7 @@ def check_regular(status: os.stat_result, name: str) -> None:
     """Raises ``SourceUnreadable`` for pipes, sockets and devices, whose bytes may never come or never end."""
     if not stat.S_ISREG(status.st_mode):
         kind = next((word for test, word in _KINDS.items() if test(status.st_mode)), "no file")
-        raise SourceUnreadable(f"{name} is {kind}; only regular files are read")
+        raise SourceUnreadable(f"{key_text(name)} is {kind}; only regular files are read")
 
 
 def open_regular(path: str) -> IO[bytes]:

@@ -16,7 +16,11 @@ import fsspec
 
 from lichen.models.errors import SourceUnreadable
 from lichen.pipeline.sources.base import Source, is_hidden, key_text, local_uri, remote_source
+from lichen.pipeline.sources.secrets import redact_uri
 from lichen.pipeline.sources.stores import check_regular, store_errors
+
+MAX_DEPTH = 200
+"""Folders in each other on stores that do not tell what is a link."""
 
 Identity = tuple[int, int]
 """Device and inode of a folder."""
@@ -31,7 +35,7 @@ def local_source(path: str, key: str) -> Source:
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # a broken link, one to itself, one through a file; a null byte
-        return replace(source, fault=f"{path}: {_reason(error)}")
+        return replace(source, fault=f"{key_text(path)}: {_reason(error)}")
     try:
         check_regular(status, path)
     except SourceUnreadable as error:
@@ -82,7 +86,7 @@ def _scan(folder: str) -> tuple[list[str], Identity | None, str | None]:
                 # a folder sorts as "name/", which makes the whole walk ascend by key
                 names.append(entry.name + "/" * _is_folder(entry))
     except OSError as error:
-        return sorted(names), identity, f"cannot list {folder}: {_reason(error)}"
+        return sorted(names), identity, f"cannot list {key_text(folder)}: {_reason(error)}"
     return sorted(names), identity, None
 
 
@@ -128,8 +132,12 @@ def walk_remote(
             yield remote_source(to_uri(str(info["name"])), info, prefix + name)
         else:
             path = str(info["name"]).rstrip("/")
+            if len(levels) > MAX_DEPTH:
+                message = f"folders in folders, {MAX_DEPTH} deep; a link may lead back to where it is"
+                yield Source(key=prefix + name, uri=to_uri(path), fault=f"{redact_uri(to_uri(path))}: {message}")
+                continue
             try:
-                with store_errors(f"cannot list {to_uri(path)}", options):
+                with store_errors(f"cannot list {redact_uri(to_uri(path))}", options, to_uri(path)):
                     found = _entries(file_system, path)
             except SourceUnreadable as error:
                 yield Source(key=prefix + name, uri=to_uri(path), fault=str(error))

@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -19,7 +19,7 @@ from PIL import Image
 from sources_support import Bucket, content, keys, tar_bytes
 
 from lichen.models.errors import UsageError
-from lichen.pipeline.sources import list_sources, read_source
+from lichen.pipeline.sources import list_sources, read_source, walks
 
 
 def packed() -> bytes:
@@ -158,3 +158,31 @@ def test_a_folder_of_a_web_server(website: tuple[str, Path]) -> None:
     (root / "set" / "sub" / "b.jpg").write_bytes(b"B")
     found = {source.key: read_source(source) for source in list_sources(f"{url}/set/")}
     assert found == {"a.jpg": b"A", "sub/b.jpg": b"B"}
+
+
+def test_folders_of_a_web_server_that_lead_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walks, "MAX_DEPTH", 10)
+
+    class Endless(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            body = b'<a href="a.jpg">a</a> <a href="z/">z</a>'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        server.daemon_threads = True
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        sources = list(list_sources(f"http://127.0.0.1:{server.server_address[1]}/set/"))
+        server.shutdown()
+        thread.join()
+    *good, bad = sources
+    assert good[0].key == "a.jpg" and all(source.fault is None for source in good)
+    assert bad.fault is not None and "lead back" in bad.fault

@@ -32,6 +32,13 @@ def test_duplicates() -> None:
         check_unique(sources, "last")  # type: ignore[arg-type]
 
 
+def test_bad_entries_are_no_duplicates() -> None:
+    """Two manifests of one name, each with a line of nonsense, are no reason to refuse the job."""
+    bad = [Source(key="list.txt:3", uri=f"/{name}/list.txt", fault="nonsense") for name in "ab"]
+    assert [source.key for source in check_unique(bad)] == ["list.txt:3", "list (2).txt:3"]
+    assert len(list(check_unique(bad, "first"))) == 1
+
+
 def test_unique_at_scale_needs_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unsorted keys are found again across the folded runs, at some 8 bytes each."""
     monkeypatch.setattr(unique, "_RECENT", 1024)
