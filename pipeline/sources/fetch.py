@@ -23,7 +23,10 @@ CHUNK = 1 << 20
 BODY_READS = 3
 """Times that an answer is asked for again whose body broke off; clients repeat only requests without an answer."""
 
-_MD5 = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+_MD5 = re.compile(r"([0-9a-f]{32})(?:-([1-9]\d{0,4}))?")
+_MIB = 1 << 20
+_USUAL_PARTS = (8, 5, 16, 50, 10, 15, 17, 25, 32, 64, 100, 128)
+_MAX_GUESSES = 24
 _NOT_MD5 = ("aws:kms", "aws:kms:dsse")
 
 
@@ -171,11 +174,34 @@ def _size_now(file_system: Any, path: str) -> int | None:
 
 
 def _etag_check(etag: object) -> Callable[[bytes], bool] | None:
-    """A comparison with an ETag that looks like an MD5, as most stores give to what was uploaded in one piece."""
-    text = etag.strip('"').lower() if isinstance(etag, str) else ""
-    if not _MD5.fullmatch(text):
+    """A comparison with an ETag that looks like an MD5, as most stores give to what was uploaded in one piece.
+
+    Of what was uploaded in several (``<hex>-3``) it is the MD5 of their MD5s; how large they were has to be guessed.
+    """
+    match = _MD5.fullmatch(etag.strip('"').lower()) if isinstance(etag, str) else None
+    if match is None:
         return None
-    return lambda data: md5(data, usedforsecurity=False).hexdigest() == text
+    digest, parts = match[1], match[2]
+    if parts is None:
+        return lambda data: _md5(data).hex() == digest
+    return lambda data: any(
+        _md5(b"".join(_md5(data[at : at + size]) for at in range(0, len(data), size))).hex() == digest
+        for size in part_sizes(len(data), int(parts))
+    )
+
+
+def part_sizes(length: int, parts: int) -> list[int]:
+    """Sizes of parts, in whole MiB, with which an object has so many of them; those that clients use come first."""
+    if parts == 1:
+        return [max(1, length)]
+    smallest = -(-length // (parts * _MIB))
+    largest = (length - 1) // ((parts - 1) * _MIB) if parts else 0
+    fitting = [size for size in (*_USUAL_PARTS, *range(smallest, largest + 1)) if smallest <= size <= largest]
+    return [size * _MIB for size in dict.fromkeys(fitting[:_MAX_GUESSES])]
+
+
+def _md5(data: bytes) -> bytes:
+    return md5(data, usedforsecurity=False).digest()
 
 
 def _header_check(headers: Mapping[str, str]) -> Callable[[bytes], bool] | None:
@@ -183,5 +209,5 @@ def _header_check(headers: Mapping[str, str]) -> Callable[[bytes], bool] | None:
     stated = re.search(r"md5=([A-Za-z0-9+/]{22}==)", headers.get("x-goog-hash", ""))
     code = stated[1] if stated else headers.get("Content-MD5")
     if code:
-        return lambda data: base64.b64encode(md5(data, usedforsecurity=False).digest()).decode() == code
+        return lambda data: base64.b64encode(_md5(data)).decode() == code
     return _etag_check(headers.get("ETag"))

@@ -13,10 +13,13 @@ from typing import Any
 
 import fsspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sources_support import Bucket, Damage, tar_bytes
 
 from lichen.models.errors import SourceUnreadable
 from lichen.pipeline.sources import Source, list_sources, read_again, read_source
+from lichen.pipeline.sources.fetch import part_sizes
 
 DATA = hashlib.shake_256(b"a picture").digest(10_000)
 
@@ -210,6 +213,28 @@ def test_an_etag_need_not_be_an_md5(damage: Damage, bucket: Bucket, s3: dict[str
     source = Source(key="b", uri=f"{bucket.url}/b.jpg", etag=other)
     assert read_source(source, storage_options=s3) == DATA
     assert len(damage.reads) == 3
+
+
+def test_objects_in_parts(damage: Damage, bucket: Bucket, s3: dict[str, Any]) -> None:
+    """Their ETag is the MD5 of MD5s."""
+    data = DATA * 1300
+    for size in (5, 6, 12):
+        bucket.file_system.pipe_file(f"{bucket.name}/large.jpg", data, chunksize=size << 20)
+        [source] = list_sources(f"{bucket.url}/large.jpg", storage_options=s3)
+        assert source.etag is not None and source.etag.endswith("" if size == 12 else "-3")
+        damage.change, damage.reads[:] = flip_first(0), []
+        assert read_source(source, storage_options=s3) == data and len(damage.reads) == 1
+        damage.change = flip_first()
+        assert read_source(source, storage_options=s3) == data and len(damage.reads) == 4
+
+
+@given(st.integers(1, 1 << 32), st.integers(1, 500))
+def test_sizes_of_parts(length: int, size: int) -> None:
+    parts = -(-length // (size << 20))
+    guessed = part_sizes(length, parts)
+    assert all(-(-length // guess) == parts for guess in guessed) and len(guessed) <= 24
+    if parts > 1 and size in (5, 8, 16, 50):
+        assert size << 20 in guessed
 
 
 def part(data: bytes, wanted: str) -> bytes:
