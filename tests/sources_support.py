@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import io
 import tarfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -71,6 +73,18 @@ class Damage(ThreadingHTTPServer):
         """Headers that are not passed on, by their names in lower case."""
         self.reads: list[str] = []
         """Paths that a GET asked for, listings apart."""
+
+    @contextmanager
+    def running(self) -> Iterator[Damage]:
+        """Serve in a thread until the end of the block."""
+        thread = threading.Thread(target=self.serve_forever)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.shutdown()
+            thread.join()
+            self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 from lichen.models.errors import SourceUnreadable, UsageError
@@ -16,8 +17,9 @@ from lichen.pipeline.sources.stores import open_file_system, open_regular, store
 MAX_SOURCE_BYTES = 2 << 30
 """Bytes that a source may have unless told otherwise."""
 
-_SHIFTS = (1, 3)
-"""Bytes that further reads ask for by themselves: what damages one place of every answer hits other bytes then."""
+_CUTS = ((1, 3), (3, 2))
+"""Where further reads cut the source: behind some first bytes, and at a fraction. What damages one place of every
+answer, counted from its beginning or by its length, hits other bytes then."""
 
 
 def read_source(
@@ -85,8 +87,8 @@ def _settle(
 ) -> bytes:
     """The bytes that match, or else those that came twice."""
     seen = {sha256(first).digest()}
-    for shift in _SHIFTS:
-        data = _reread(source, min(shift, len(first) // 2), options, max_bytes)
+    for shift, fraction in _CUTS:
+        data = _reread(source, (shift, shift + len(first) // fraction), len(first), options, max_bytes)
         digest = sha256(data).digest()
         if digest in seen or (matches is not None and matches(data)):
             return data
@@ -97,18 +99,20 @@ def _settle(
     )
 
 
-def _reread(source: Source, first: int, options: Mapping[str, Any] | None, max_bytes: int) -> bytes:
-    """The bytes again; from a store, the ``first`` ones and the others by themselves."""
+def _reread(
+    source: Source, cuts: tuple[int, ...], length: int, options: Mapping[str, Any] | None, max_bytes: int
+) -> bytes:
+    """The bytes again; from a store in pieces, of the ``length`` that was seen or whatever there is now."""
     if is_local(source.uri):
         return _read_local(source, max_bytes)
-    if not first:
-        return _read_remote(source, options, max_bytes).data
     start = source.offset or 0
     end = None if source.offset is None else start + (source.size or 0)
-    parts = [(start, start + first), (start + first, end)]
-    return _whole(
-        source, b"".join(fetch(source.uri, options, start=a, end=b, max_bytes=max_bytes).data for a, b in parts)
-    )
+    inner = [start + cut for cut in cuts if 0 < cut < length]
+    if not inner:
+        return _read_remote(source, options, max_bytes).data
+    pieces = pairwise([start, *inner, end])
+    found = [fetch(source.uri, options, start=a or 0, end=b, max_bytes=max_bytes).data for a, b in pieces]
+    return _whole(source, b"".join(found))
 
 
 def _whole(source: Source, data: bytes) -> bytes:

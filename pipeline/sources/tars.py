@@ -24,6 +24,8 @@ COMPRESSED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x0
 _HEADER_CACHE = 1 << 17  # bytes a request on remote stores: the next header is often within reach
 _MAX_HEADER = 1 << 24
 """Bytes of one extended header; a damaged size must not become a request for memory."""
+_MAX_NAME = 4096
+"""Characters of a name, as of a path on a disk."""
 _MAX_HOPS = 40
 """Links that may follow each other, as in Linux."""
 
@@ -39,6 +41,10 @@ def tar_members(tar: Source, options: Mapping[str, Any] | None, *, hidden: bool 
     damage = None
     try:
         for number, member in enumerate(_members(tar, options)):
+            if len(member.name) > _MAX_NAME:
+                message = f"{redact_uri(tar.uri)}: a name of {len(member.name):,} characters at byte {member.offset}"
+                yield replace(tar, key=f"{tar.key}:{member.offset}", fault=message)
+                continue
             name = _clean(member.name)
             if is_hidden(name) and not hidden:
                 continue
@@ -72,6 +78,8 @@ def _linked(tar: Source, options: Mapping[str, Any] | None, links: dict[str, _Li
         leading_to.setdefault(_resolve(link.to, links), []).append(link)
     try:
         for number, member in enumerate(_members(tar, options)):
+            if len(member.name) > _MAX_NAME:
+                continue
             name = _clean(member.name)
             for link in leading_to.get(name, ()):
                 if not member.isreg():
@@ -173,6 +181,8 @@ def _is_below(name: str, folder: str) -> bool:
 
 def _target(member: tarfile.TarInfo) -> str:
     """Where a link leads: hard ones name a member, symbolic ones start from their folder."""
+    if len(member.linkname) > _MAX_NAME:
+        return f"a name of {len(member.linkname):,} characters"
     if member.islnk() or member.linkname.startswith("/"):
         return _clean(member.linkname)
     parts = _clean(member.name).split("/")[:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tarfile
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sources_support import Damage
 
 from lichen.models.errors import DuplicateKey, JobInterrupted, UsageError
 from lichen.pipeline.archive import layout
@@ -149,6 +151,34 @@ def test_containers_are_refused_unless_files_are_wanted(config: Make, tmp_path: 
     with pytest.raises(UsageError, match="one URI a line"):
         run_job(config(tmp_path / "list.csv"))
     assert run_job(config(tmp_path / "list.csv", store_others=True)).counts.stored == 1
+
+
+def test_damaged_downloads_are_never_stored(
+    config: Make, pictures: Pictures, s3_url: str, s3_options: dict[str, Any], s3_endpoint: str
+) -> None:
+    """One bit of every answer is flipped; the store's ETags tell."""
+    originals = {path.name: path.read_bytes() for path in pictures(10).iterdir()}
+    store = open_store(f"{s3_url}/set", s3_options)
+    for name, data in originals.items():
+        store.put(name, data)
+
+    def flip(path: str, body: bytes, _headers: Any) -> bytes:
+        place = len(body) // 2 if path.endswith(".png") else 0
+        return body[:place] + bytes([body[place] ^ 4]) + body[place + 1 :] if place else body
+
+    with Damage(s3_endpoint).running() as proxy:
+        proxy.change = flip
+        proxy.drop = lambda name: name.startswith("x-amz-checksum")  # which only some uploads have
+        options = {**s3_options, "client_kwargs": {**s3_options["client_kwargs"], "endpoint_url": proxy.url}}
+        job = config(f"{s3_url}/set", source_options=options)
+        summary = run_job(job)
+        assert (summary.counts.quarantined, summary.counts.sources, summary.exit_code) == (10, 10, 3)
+        assert len(Archive.open(job.archive)) == 0
+        proxy.change = lambda _path, body, _headers: body
+        summary = run_job(job)
+        assert (summary.counts.compressed, summary.exit_code) == (10, 0)
+    digests = {row.key: row.source_sha256 for row in Archive.open(job.archive).rows()}
+    assert digests == {name: hashlib.sha256(data).digest() for name, data in originals.items()}
 
 
 # --- plans ---------------------------------------------------------------------------------------

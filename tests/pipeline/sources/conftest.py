@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,9 +44,5 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
 @pytest.fixture
 def damage(s3_endpoint: str) -> Iterator[Damage]:
     """A proxy in front of the S3 server."""
-    with Damage(s3_endpoint) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
+    with Damage(s3_endpoint).running() as proxy:
         yield proxy
-        proxy.shutdown()
-        thread.join()

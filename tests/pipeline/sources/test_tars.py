@@ -244,6 +244,16 @@ def test_every_link_is_a_picture_or_named(links: list[tuple[int, int]], files: s
         assert found.get(f"x/{name}.jpg") == (b"%d" % end if end in files else None)
 
 
+def test_names_beyond_measure(tmp_path: Path) -> None:
+    """Names of megabytes, as only somebody makes them who means harm, take no time."""
+    name = "a/" * (1 << 20)
+    members: list[tuple[str, str, str | bytes]] = [("file", name + "x.jpg", b"X"), ("soft", "l.jpg", name)]
+    sources = write_links(tmp_path / "x.tar", [*members, ("hard", "k.jpg", "b.jpg"), ("file", "b.jpg", b"B")])
+    assert contents(sources) == {"x/b.jpg": b"B", "x/k.jpg": b"B"}
+    faulty = [source for source in sources if source.fault is not None]
+    assert len(faulty) == 2 and all(len(source.key) < 100 and len(source.fault or "") < 300 for source in faulty)
+
+
 def test_hidden_members_are_treated_as_in_folders(tmp_path: Path) -> None:
     names = ["a.jpg", "._a.jpg", ".hidden/b.jpg", "__MACOSX/c.jpg", "./d.jpg", "sub/._e.jpg"]
     path = tmp_path / "x.tar"
