@@ -55,3 +55,12 @@ def open_archive(
     from lichen.pipeline.archive.reader import Archive
 
     return Archive.open(url, storage_options(options), snapshot=snapshot, device=device, precision=precision)
+
+
+def tell_if_empty(archive: Archive) -> None:
+    """Say on standard error that there is nothing in an archive; it would look like one that is good otherwise."""
+    if len(archive) == 0:
+        from lichen.jobs.display import shown
+
+        why = "no job has finished yet" if archive.snapshot is None else "its jobs found no pictures"
+        typer.echo(f"lichen: there is nothing in {shown(archive.store.url)}: {why}", err=True)

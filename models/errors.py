@@ -57,6 +57,10 @@ class UndecodablePicture(LichenError):
     """A picture file that does not decode (truncated, damaged, or a decompression bomb); stored as it is."""
 
 
+class PictureTimeout(UndecodablePicture):
+    """A picture file whose decoding takes longer than the job allows; stored as it is."""
+
+
 class DuplicateKey(UsageError):
     """Two sources of one job have the same key."""
 

@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from lichen.models.errors import CorruptArchive
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
-from lichen.pipeline.archive.manifest import FileRecord, require
+from lichen.pipeline.archive.codecs import codec_name
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.rejects import Quarantined, Reject, Skipped, read_table
+from lichen.pipeline.archive.rejected import read_rejected
 from lichen.pipeline.archive.snapshot import Snapshot
 from lichen.pipeline.tally import COLUMNS, Group, Reason, Reasons, Spread, Tally, Worst, spread
 
@@ -119,7 +114,7 @@ class Report:
 def make_report(archive: Archive, *, worst: int = 5, named: int = NAMED) -> Report:
     """Read the index once and list the archive's objects once. Raises ``CorruptArchive`` or ``StoreError``."""
     snapshot = archive.snapshot
-    rejects = _Rejects(archive, snapshot)
+    rejects = read_rejected(archive.store, () if snapshot is None else snapshot.jobs)
     tally = Tally(worst, named)
     for table in archive.tables(COLUMNS):
         tally.add(table)
@@ -147,9 +142,9 @@ def make_report(archive: Archive, *, worst: int = 5, named: int = NAMED) -> Repo
         worst=tuple(Worst(**row) for row in tally.worst),
         stored_reasons=tally.reasons.result(),
         quarantined=len(rejects.quarantined),
-        quarantine_reasons=rejects.reasons(rejects.quarantined, named),
+        quarantine_reasons=_reasons(rejects.quarantined, named),
         skipped=len(rejects.skipped),
-        skip_reasons=rejects.reasons(rejects.skipped, named),
+        skip_reasons=_reasons(rejects.skipped, named),
     )
 
 
@@ -157,7 +152,10 @@ def make_report(archive: Archive, *, worst: int = 5, named: int = NAMED) -> Repo
 
 
 def _sizes(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> Sizes:
-    """From a listing, so that what is there is counted, with the names that the snapshot holds."""
+    """From a listing, so that what is there is counted, with the names that the snapshot holds.
+
+    Files of the user's in the same folder are none of the archive's and counted nowhere.
+    """
     payloads = {} if snapshot is None else {layout.shard_path(name) for name in snapshot.payload_sizes}
     parts = {path.removesuffix(".bin") + ".parquet" for path in payloads}
     indexes: set[str] = set()
@@ -167,18 +165,18 @@ def _sizes(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> Sizes:
         indexes = {layout.snapshot_file_path(part.record.file) for part in snapshot.index}
         records.add(layout.snapshot_path(snapshot.number))
         weights = {layout.codec_path(digest, ext) for digest, files in snapshot.codecs.items() for ext in files}
-    files = index = kept = codecs = unneeded = 0
-    for entry in archive.store.entries():
+    files = index = kept = unneeded = 0
+    for entry in archive.store.own_entries():
         if entry.path in payloads:
             files += entry.size
         elif entry.path in parts or entry.path in indexes:
             index += entry.size
         elif entry.path in records or entry.path.startswith((f"{layout.JOBS}/", f"{layout.COMMITS}/")):
             kept += entry.size
-        elif entry.path in weights:
-            codecs += entry.size
-        else:
+        elif entry.path not in weights:
             unneeded += entry.size
+    # Codecs from elsewhere may have files of other kinds than ours.
+    codecs = sum(entry.size for entry in archive.store.entries(layout.CODECS) if entry.path in weights)
     return Sizes(
         payloads=tally.total.bytes - tally.side_bytes,
         side_data=tally.side_bytes,
@@ -211,11 +209,10 @@ def _savings(sizes: Sizes, tally: Tally) -> Savings:
 def _codecs(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> tuple[CodecUse, ...]:
     uses = []
     for digest, files in ({} if snapshot is None else snapshot.codecs).items():
-        fields = require(archive.store, layout.codec_path(digest, "json"))
         uses.append(
             CodecUse(
                 digest=digest,
-                name=fields.text("name"),
+                name=codec_name(archive.store, digest),
                 bytes=sum(files.values()),
                 pictures=tally.by["codec"][digest].pictures,
             )
@@ -223,55 +220,12 @@ def _codecs(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> tuple[
     return tuple(uses)
 
 
-# --- sources that are not in the archive ------------------------------------------------------------
-
-
-class _Rejects:
-    """Quarantined and skipped sources of all jobs of a snapshot, by key.
-
-    A later job may have read a source after all: its judgement replaces the earlier one, and a key that is in
-    the index counts as neither.
-    """
-
-    def __init__(self, archive: Archive, snapshot: Snapshot | None) -> None:
-        self.quarantined: dict[str, str] = {}
-        self.skipped: dict[str, str] = {}
-        for job in sorted(() if snapshot is None else snapshot.jobs):
-            for commit in counting_commits(list_commits(archive.store, job), job):
-                self._take(archive, commit)
-
-    def _take(self, archive: Archive, commit: ShardCommit) -> None:
-        def rows(record: FileRecord | None, folder: str, kind: Reject) -> Iterable[dict[str, Any]]:
-            if record is None:
-                return []
-            path = layout.job_path(commit.job, f"{folder}/{record.file}")
-            table = read_table(archive.store, path, kind)
-            if table.num_rows != record.rows:
-                raise CorruptArchive(f"{path} has {table.num_rows} rows instead of {record.rows}")
-            found: list[dict[str, Any]] = table.to_pylist()
-            return found
-
-        for row in rows(commit.quarantine, "quarantine", Quarantined):
-            self.skipped.pop(row["key"], None)
-            self.quarantined[row["key"]] = f"{row['error']}: {row['message']}"
-        for row in rows(commit.skipped, "skipped", Skipped):
-            self.quarantined.pop(row["key"], None)
-            self.skipped[row["key"]] = row["reason"]
-
-    def drop(self, keys: pa.ChunkedArray) -> None:
-        """Forget the keys of an index table."""
-        for rejected in (self.quarantined, self.skipped):
-            if rejected:
-                there = pc.is_in(keys, value_set=pa.array(rejected, pa.string()))
-                for key in keys.filter(there).to_pylist():
-                    del rejected[key]
-
-    def reasons(self, rejected: Mapping[str, str], named: int) -> tuple[Reason, ...]:
-        """The most frequent reasons, at most ``named`` of them."""
-        found = Reasons(named)
-        for key in sorted(rejected):
-            found.add(rejected[key], key)
-        return found.result()[:named]
+def _reasons(rejected: Mapping[str, str], named: int) -> tuple[Reason, ...]:
+    """The most frequent reasons for which sources are not in the archive, at most ``named`` of them."""
+    found = Reasons(named)
+    for key in sorted(rejected):
+        found.add(rejected[key], key)
+    return found.result()[:named]
 
 
 # --- JSON -------------------------------------------------------------------------------------------

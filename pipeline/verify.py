@@ -3,7 +3,7 @@
 Reads every payload, tests its checksum, decodes it, and compares the digest of the decoded symbols with the one
 that was recorded when the picture was compressed: symbols are integers and equal on every device. Decoded pixels
 may differ by a little between devices and library versions, so their digest is only counted. With the sources at
-hand the decoded pixels are compared with them again.
+hand the decoded pixels are compared with them again, and those that must not be deleted are named.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lichen.models.codec import symbol_digest
-from lichen.models.errors import ArchiveError, LichenError, SourceUnreadable
+from lichen.models.errors import ArchiveError, LichenError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.index import IndexRow, to_rows
 from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.update import skipped_sources
 from lichen.pipeline.images import read_picture, to_pil
+from lichen.pipeline.originals import Kept, Originals
 from lichen.pipeline.quality import measure
 from lichen.pipeline.select import select
-from lichen.pipeline.sources import Source, list_sources, read_source
 from lichen.pipeline.unpack import Unpacked, unpack
 
 TOLERANCE = 0.05
@@ -34,6 +33,7 @@ TOLERANCE = 0.05
 EXACT = 50.0
 """dB from which on a picture is as good as its source: single levels of single pixels differ between devices."""
 MAX_FAILURES = 1000
+MAX_KEPT = 1000
 _CHUNK = 8 * 1024 * 1024
 _COUNTS = (
     "pictures",
@@ -43,10 +43,6 @@ _COUNTS = (
     "bytes_read",
     "pixels",
     "pixels_differ",
-    "sources_compared",
-    "sources_missing",
-    "sources_changed",
-    "sources_not_archived",
 )
 
 Check = Literal["file", "index", "payload", "symbols", "original", "source"]
@@ -64,7 +60,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyResult:
-    """What was looked at and what was wrong; ``failures`` holds the first ``MAX_FAILURES`` of ``failed``."""
+    """What was looked at and what was wrong.
+
+    ``failures`` holds the first ``MAX_FAILURES`` of ``failed``, ``keep`` the first ``MAX_KEPT`` sources that must not
+    be deleted, by key; ``keep_counts`` counts all of them by reason.
+    """
 
     snapshot: int | None
     pictures: int
@@ -81,6 +81,12 @@ class VerifyResult:
     sources_changed: int
     sources_not_archived: int
     """Sources that the archive has no picture of, though it did not find them to be none: quarantined or new."""
+    sources_skipped: int
+    """Sources that are in the archive only as names of what was no picture."""
+    sources_unreadable: int
+    """Sources of pictures that could not be read now."""
+    keep: tuple[Kept, ...]
+    keep_counts: Mapping[str, int]
     failed: int
     failures: tuple[Failure, ...]
 
@@ -90,12 +96,16 @@ class VerifyResult:
 
     @property
     def exit_code(self) -> int:
-        """0, or 4 when something failed."""
-        return 0 if self.ok else 4
+        """4 when something failed, 1 when there is nothing in the archive, 3 when sources must be kept, else 0."""
+        if not self.ok:
+            return 4
+        if self.pictures == 0:
+            return 1
+        return 3 if self.keep_counts else 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"ok": self.ok, **dataclasses.asdict(self)}
+        return {"ok": self.ok, "exit_code": self.exit_code, **dataclasses.asdict(self)}
 
 
 def verify_archive(
@@ -112,15 +122,15 @@ def verify_archive(
 
     Without patterns the snapshot's files are checked too: payload files and index parts by size, index files by
     SHA-256. ``source`` (what the archive was made from) has its pictures compared again: PSNR at most ``tolerance``
-    dB below the recorded one. A source that has changed since, is gone, or is not in the archive is counted and no
-    failure; but it is one if no picture at all has its source there. Pictures are
-    decoded and checked in ``lanes`` (``unpack``). ``progress`` is called with numbers of pictures. Whatever is wrong
-    with the archive ends up in the result; raises ``UsageError`` for patterns or sources that do not exist, and
-    ``StoreError`` only where nothing can be read.
+    dB below the recorded one. A source that has changed since or is not in the archive is no failure, but named as
+    one to keep; one that is gone is counted; and it is a failure if no picture at all has its source there.
+    Pictures are decoded and checked in ``lanes`` (``unpack``). ``progress`` is called with numbers of pictures.
+    Whatever is wrong with the archive ends up in the result; raises ``UsageError`` for patterns or sources that do not
+    exist, and ``StoreError`` only where nothing can be read.
     """
-    run = _Verification(archive, tolerance, source_options)
+    run = _Verification(archive, tolerance)
     if source is not None:
-        run.sources = {found.key: found for found in list_sources(source, storage_options=source_options)}
+        run.originals = Originals(archive, source, source_options)
     if patterns:
         batches = select(archive, patterns)
     else:
@@ -131,28 +141,37 @@ def verify_archive(
         for checked in unpack(archive, rows, run.check, lanes=lanes):
             if progress is not None:
                 progress(len(checked))
-    if run.sources is not None:
-        run.check_sources(everything=not patterns)
+    if run.originals is not None:
+        run.check_originals(run.originals, everything=not patterns)
     return run.result()
 
 
 class _Verification:
     """Counts and failures of one run. ``check`` is called from several threads, on different pictures."""
 
-    def __init__(self, archive: Archive, tolerance: float, source_options: Mapping[str, Any] | None) -> None:
-        self.archive, self.tolerance, self.source_options = archive, tolerance, source_options
-        self.sources: dict[str, Source] | None = None
+    def __init__(self, archive: Archive, tolerance: float) -> None:
+        self.archive, self.tolerance = archive, tolerance
+        self.originals: Originals | None = None
         self.failures: list[Failure] = []
         self.counts = dict.fromkeys(_COUNTS, 0)
-        self._seen: set[str] = set()
         self._lock = threading.Lock()
 
     def result(self) -> VerifyResult:
         snapshot = self.archive.snapshot
         self.failures.sort(key=lambda failure: (failure.key is not None, failure.key or failure.file))
+        originals = self.originals
+        kept = {} if originals is None else originals.counts()
         return VerifyResult(
             snapshot=None if snapshot is None else snapshot.number,
             **self.counts,
+            sources_compared=0 if originals is None else originals.compared,
+            sources_missing=0 if originals is None else originals.missing,
+            sources_changed=kept.get("changed", 0),
+            sources_not_archived=kept.get("not in the archive", 0) + kept.get("quarantined", 0),
+            sources_skipped=kept.get("only skipped", 0),
+            sources_unreadable=kept.get("could not be read now", 0),
+            keep=() if originals is None else tuple(originals.kept[:MAX_KEPT]),
+            keep_counts=kept,
             failed=len(self.failures),
             failures=tuple(self.failures[:MAX_FAILURES]),
         )
@@ -222,14 +241,12 @@ class _Verification:
                     continue
                 yield rows
 
-    def check_sources(self, *, everything: bool) -> None:
-        """What the sources have beyond the pictures that were checked."""
-        sources = self.sources or {}
+    def check_originals(self, originals: Originals, *, everything: bool) -> None:
+        """What the sources have beyond the pictures that were checked, and those whose pictures are not good."""
         if everything:
-            jobs = () if self.archive.snapshot is None else self.archive.snapshot.jobs
-            skipped = set(skipped_sources(self.archive.store, jobs).column("key").to_pylist())
-            self.counts["sources_not_archived"] = len(sources.keys() - self._seen - skipped)
-        if self._seen and not self._seen & sources.keys():
+            originals.add_others()
+        originals.damage(failure.key for failure in self.failures if failure.key is not None)
+        if originals.strange:
             message = "no picture has a source of its key there; name what the archive was made from"
             self._fail(None, "sources", "source", message)
 
@@ -238,9 +255,8 @@ class _Verification:
     def check(self, item: Unpacked[IndexRow]) -> None:
         """Everything about one picture that was read and decoded."""
         row = item.place
-        if self.sources is not None:
-            with self._lock:
-                self._seen.add(row.key)
+        if self.originals is not None:
+            self.originals.see(row.key)
         self._add("pictures")
         self._add(row.status)
         self._add("bytes_read", row.length + (row.side_length or 0))
@@ -256,8 +272,8 @@ class _Verification:
     def _check_original(self, row: IndexRow, payload: bytes) -> None:
         if len(payload) != row.source_bytes or hashlib.sha256(payload).digest() != row.source_sha256:
             self._fail(row.key, row.shard, "original", "the stored file is not the source: its SHA-256 differs")
-        elif self.sources is not None:
-            self._source_of(row)
+        elif self.originals is not None:
+            self.originals.read(row)
 
     def _check_decoded(self, item: Unpacked[IndexRow]) -> None:
         row, decoded = item.place, item.decoded
@@ -272,26 +288,9 @@ class _Verification:
             return self._fail(row.key, row.shard, "payload", str(error))
         if row.pixels_digest is not None and symbol_digest(decoded.pixels) != row.pixels_digest:
             self._add("pixels_differ")
-        if self.sources is not None and (data := self._source_of(row)) is not None:
+        if self.originals is not None and (data := self.originals.read(row)) is not None:
             self._compare(item, data)
         return None
-
-    def _source_of(self, row: IndexRow) -> bytes | None:
-        """The bytes of the source, if they are still those that were archived."""
-        source = None if self.sources is None else self.sources.get(row.key)
-        if source is None:
-            self._add("sources_missing")
-            return None
-        try:
-            data = read_source(source, storage_options=self.source_options)
-        except SourceUnreadable:
-            self._add("sources_missing")
-            return None
-        if hashlib.sha256(data).digest() != row.source_sha256:
-            self._add("sources_changed")
-            return None
-        self._add("sources_compared")
-        return data
 
     def _compare(self, item: Unpacked[IndexRow], data: bytes) -> None:
         row, decoded = item.place, item.decoded

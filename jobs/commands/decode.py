@@ -53,6 +53,7 @@ def decode(
     from lichen.pipeline.select import select
 
     opened = options.open_archive(archive, storage_options, snapshot=snapshot, device=device, precision=precision)
+    options.tell_if_empty(opened)
     settings = {"quality": jpeg_quality, "subsampling": 0} if file_format == "jpeg" else {}
     with console.progress("Decoding", len(opened) if not keys else None) as advance:
         result = export(

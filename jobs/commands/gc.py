@@ -26,7 +26,7 @@ def gc(
     storage_options: options.StorageOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Delete attempts that lost or died, and old snapshots if asked to."""
+    """Delete attempts that lost or died, and old snapshots if asked to. Files that lichen did not write stay."""
     from lichen.jobs import console
     from lichen.jobs.display import bytes_text
     from lichen.pipeline.archive.gc import collect

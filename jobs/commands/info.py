@@ -23,18 +23,19 @@ def info(
     """Show an archive's snapshots, jobs, codecs and totals."""
     from lichen.jobs import console
     from lichen.jobs.display import bytes_text, percent, shown
+    from lichen.pipeline.archive.codecs import codec_name
     from lichen.pipeline.archive.job import list_jobs, read_done
-    from lichen.pipeline.archive.layout import FORMAT, codec_path
-    from lichen.pipeline.archive.manifest import require
+    from lichen.pipeline.archive.layout import FORMAT
     from lichen.pipeline.archive.snapshot import snapshot_numbers
 
     opened = options.open_archive(archive, storage_options, snapshot=snapshot, device="cpu")
+    options.tell_if_empty(opened)
     found = opened.info()
     jobs: dict[str, str] = {}
     for job in list_jobs(opened.store):
         done = read_done(opened.store, job)
         jobs[job] = "unfinished" if done is None else done.state
-    codecs = {digest: require(opened.store, codec_path(digest, "json")).text("name") for digest in found.codecs}
+    codecs = {digest: codec_name(opened.store, digest) for digest in found.codecs}
     result: dict[str, Any] = console.jsonable(found) | {
         "format": FORMAT,
         "snapshots": snapshot_numbers(opened.store),

@@ -36,6 +36,7 @@ def ls(
     from lichen.pipeline.select import select
 
     opened = options.open_archive(archive, storage_options, snapshot=snapshot, device="cpu")
+    options.tell_if_empty(opened)
     first = True
     for batch in select(opened, keys or ()):
         for row in batch:

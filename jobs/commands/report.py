@@ -39,7 +39,9 @@ def report(
     from lichen.jobs import console
     from lichen.pipeline.report import make_report
 
-    result = make_report(options.open_archive(archive, storage_options, snapshot=snapshot, device="cpu"), worst=worst)
+    opened = options.open_archive(archive, storage_options, snapshot=snapshot, device="cpu")
+    options.tell_if_empty(opened)
+    result = make_report(opened, worst=worst)
     if as_json:
         console.write_json(result.to_json())
         return
@@ -77,9 +79,9 @@ def _totals(out: Console, result: Report) -> None:
     ]
     told = ", ".join(f"{name} {bytes_text(size)}" for name, size in parts if size)
     out.print(f"The archive's {after}: {told}.", markup=False)
-    if saved.repaid_after_bytes is None:
+    if saved.repaid_after_bytes is None and result.pictures:
         out.print("Without the weights nothing is saved, so they are never repaid.")
-    elif saved.weights_bytes > 100_000:
+    elif saved.repaid_after_bytes is not None and saved.weights_bytes > 100_000:
         size, count = bytes_text(saved.repaid_after_bytes), saved.repaid_after_pictures or 0
         state = "are" if saved.source_bytes >= saved.repaid_after_bytes else "would be"
         out.print(

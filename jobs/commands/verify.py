@@ -34,10 +34,11 @@ def verify(
     ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Read, decode and check every picture, or some of them. Exits with 4 if anything is wrong.
+    """Read, decode and check every picture, or some of them. Exits with 4 if anything is wrong, 1 if there is nothing.
 
     Checksums, decoded symbols and stored originals are compared exactly; without keys, also every file that the
-    snapshot names.
+    snapshot names. With --source, what must not be deleted there is named, because the archive does not hold it as it
+    is now; if there is any, the exit code is 3.
     """
     from lichen.jobs import console
     from lichen.jobs.display import bytes_text, many, shown
@@ -61,13 +62,22 @@ def verify(
         if source is not None:
             gone, changed = result.sources_missing, result.sources_changed
             typer.echo(f"{result.sources_compared:,} compared with their sources; {gone:,} gone, {changed:,} changed")
-            if result.sources_not_archived:
-                typer.echo(f"{many(result.sources_not_archived, 'source')} NOT in the archive: keep them")
+        if kept := sum(result.keep_counts.values()):
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.keep_counts.items())
+            typer.echo(f"{many(kept, 'source')} NOT in the archive as they are now: keep them ({reasons})")
         if result.pixels_differ:
             note = "decode to slightly other pixels than where they were written, which other devices may"
             typer.echo(f"{result.pixels_differ:,} {note}")
-        good = "what is in the archive is good" if result.sources_not_archived else "all good"
-        typer.echo(good if result.ok else f"{result.failed:,} FAILED")
+        good = "all good" if result.exit_code == 0 else "what is in the archive is good"
+        typer.echo(
+            f"{result.failed:,} FAILED" if not result.ok else "nothing to verify" if not result.pictures else good
+        )
+    options.tell_if_empty(opened)
+    for one in result.keep[:SHOWN]:
+        typer.echo(f"lichen: keep {shown(one.key)}: {one.reason}: {shown(one.message)}", err=True)
+    if len(result.keep) > SHOWN:
+        more = sum(result.keep_counts.values()) - SHOWN
+        typer.echo(f"lichen: and keep {more:,} more (--json names the first {len(result.keep):,})", err=True)
     for failure in result.failures[:SHOWN]:
         where = failure.file if failure.key is None else f"{failure.key} in {failure.file}"
         typer.echo(f"lichen: {shown(where)}: {failure.check}: {shown(failure.message)}", err=True)

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import Protocol
 
+from lichen.models.card import MAX_JSON_BYTES, parse_card
 from lichen.models.codec import Codec
-from lichen.models.errors import CorruptArchive, MissingObject
+from lichen.models.errors import CorruptArchive, InvalidCodec, MissingObject
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.sources.base import is_utf8
 
 MAX_CODEC_BYTES = 1 << 30
 
 
-def put_codec(store: Store, codec: Codec) -> dict[str, int]:
+class HasDecoder(Protocol):
+    """A codec, or what is known of one: its digest, and its decoder's files by extension."""
+
+    @property
+    def digest(self) -> str: ...
+    def decoder_files(self) -> Mapping[str, bytes]: ...
+
+
+def put_codec(store: Store, codec: HasDecoder) -> dict[str, int]:
     """Put a codec's decoder files into the archive, unless they are there; extension to size in bytes.
 
     The JSON file comes last: where it is, the others are. Files of the same digest decode alike, so
@@ -25,6 +36,24 @@ def put_codec(store: Store, codec: Codec) -> dict[str, int]:
         if not store.exists(path):
             store.create(path, files[extension])
     return {extension: len(content) for extension, content in files.items()}
+
+
+def codec_name(store: Store, digest: str) -> str:
+    """What a codec of the archive calls itself; its family where it has no name. Raises ``CorruptArchive``.
+
+    The card is the codec's own file, with formats of its own: it is no record of the archive.
+    """
+    path = layout.codec_path(digest, "json")
+    try:
+        card = parse_card({"json": store.read(path, limit=MAX_JSON_BYTES)})
+    except MissingObject as error:
+        raise CorruptArchive(f"{path} is missing") from error
+    except InvalidCodec as error:
+        raise CorruptArchive(f"{path}: {error}") from error
+    name = card.get("name", card.get("family"))
+    if not isinstance(name, str) or not is_utf8(name):
+        raise CorruptArchive(f"{path} does not say which codec it is")
+    return name
 
 
 class CodecShelf:
@@ -59,7 +88,7 @@ class CodecShelf:
                 found = self._store.size(path)
                 if found != size:
                     raise CorruptArchive(f"{path} has {found} bytes instead of {size}")
-                files[extension] = self._store.read(path)
+                files[extension] = self._store.read_range(path, 0, size)
             except MissingObject as error:
                 raise CorruptArchive(f"{path} is missing") from error
         codec = codec_from_files(files, device=self._device, precision=self._precision)

@@ -1,14 +1,22 @@
-"""Garbage: what no snapshot, no commit and no live lease needs (section 9 of docs/format.md)."""
+"""Garbage: what this archive wrote and no snapshot, no commit and no live lease needs (docs/format.md, 9).
+
+Not needed does not mean ours: a folder that holds an archive may hold anything else, under names like those of an
+archive, too. Deleted is only what a record of this archive tells of, or what has the id of one of its jobs in its name.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lichen.models.errors import UsageError
+import pyarrow.parquet as pq
+
+from lichen.models.errors import ArchiveError, CorruptArchive, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
-from lichen.pipeline.archive.job import list_jobs, read_done
+from lichen.pipeline.archive.index_file import MAX_FOOTER, parquet_errors
+from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.lease import is_live
 from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.snapshot import Snapshot, read_snapshot, snapshot_numbers
@@ -40,21 +48,29 @@ def collect(
     """
     if keep_snapshots is not None and keep_snapshots < 1:
         raise UsageError("at least one snapshot must be kept")
-    read_marker(store)
+    identity = read_marker(store).id
     limit = time.time() - older_than
     # The listing comes first: whatever is created after it is not in it, hence not deleted.
-    entries = store.entries()
+    entries = [entry for entry in store.own_entries() if entry.plain]
     written = {entry.path: entry.modified for entry in entries}
     # Jobs before snapshots: a job that is seen finished has its snapshot, which is then seen too.
     needed, shielded = _needed_by_jobs(store)
+    jobs = {job for job in list_jobs(store) if read_job(store, job).archive in (None, identity)}
     numbers = snapshot_numbers(store)
     expired = set() if keep_snapshots is None else set(numbers[:-keep_snapshots])
+    dropped: set[str] = set()
     for number in numbers:
-        if number not in expired or written.get(layout.snapshot_path(number), limit) >= limit:
-            needed |= _needed_by_snapshot(read_snapshot(store, number))
+        path = layout.snapshot_path(number)
+        if number not in expired or written.get(path, limit) >= limit:
+            kept = read_snapshot(store, number)
+            if not jobs.issuperset(kept.jobs):
+                raise CorruptArchive(f"{path} is of jobs that {store.url} does not have; nothing was deleted")
+            needed |= _needed_by_snapshot(kept)
+        elif path in written:
+            dropped |= _files_of(store, number, jobs)
     garbage, young = [], 0
     for entry in entries:
-        if entry.path in needed or not _sweepable(entry.path, shielded):
+        if entry.path in needed or not (entry.path in dropped or _is_garbage(store, entry.path, jobs - shielded)):
             continue
         if entry.modified >= limit:
             young += 1
@@ -67,11 +83,25 @@ def collect(
 
 
 def _needed_by_snapshot(snapshot: Snapshot) -> set[str]:
-    needed = {layout.snapshot_path(snapshot.number)}
-    needed.update(layout.snapshot_file_path(part.record.file) for part in snapshot.index)
+    needed = _records_of(snapshot)
     for payload in snapshot.payloads:
         needed |= _pair(payload.record.file)
     return needed
+
+
+def _records_of(snapshot: Snapshot) -> set[str]:
+    """A snapshot's JSON file and its index files."""
+    parts = {layout.snapshot_file_path(part.record.file) for part in snapshot.index}
+    return {layout.snapshot_path(snapshot.number), *parts}
+
+
+def _files_of(store: Store, number: int, jobs: set[str]) -> set[str]:
+    """The files of a snapshot that may go; none if it cannot be read, or is not of this archive."""
+    try:
+        snapshot = read_snapshot(store, number)
+    except ArchiveError:
+        return set()
+    return _records_of(snapshot) if jobs.issuperset(snapshot.jobs) else set()
 
 
 def _needed_by_jobs(store: Store) -> tuple[set[str], set[str]]:
@@ -104,17 +134,38 @@ def _rejects(commit: ShardCommit) -> set[str]:
     return found
 
 
-def _sweepable(path: str, shielded: set[str]) -> bool:
-    """Whether a path is of a kind that may be garbage at all.
+def _is_garbage(store: Store, path: str, jobs: Iterable[str]) -> bool:
+    """Whether a path that nothing needs is of a kind that may go, and of one of these jobs.
 
     Codecs are not: a job that is being created counts on those that it finds.
     """
     folder, _, rest = path.partition("/")
-    if folder in (layout.TEMPORARY, layout.PROBES, layout.SNAPSHOTS):
-        return bool(rest)
+    if folder in (layout.TEMPORARY, layout.PROBES):
+        return True
     if folder == layout.SHARDS:
-        return layout.job_of(rest) not in shielded
+        return layout.job_of(rest) in jobs
     if folder == layout.JOBS:
         job, _, inner = rest.partition("/")
-        return inner.startswith(("quarantine/", "skipped/")) and job not in shielded
+        return inner.startswith(("quarantine/", "skipped/")) and job in jobs
+    if folder == layout.SNAPSHOTS and layout.snapshot_number(path) is None:
+        return _is_left_over(store, path, jobs)
     return False
+
+
+def _is_left_over(store: Store, path: str, jobs: Iterable[str]) -> bool:
+    """Whether an index file that no snapshot names, because its writer died before it could, is of these jobs.
+
+    Its rows name payload files, and those have the ids of jobs in their names.
+    """
+    try:
+        with store.open(path) as file, parquet_errors(path):
+            found = pq.ParquetFile(file, thrift_string_size_limit=MAX_FOOTER).metadata
+            shard = found.schema.names.index("shard")
+            bounds = [found.row_group(number).column(shard).statistics for number in range(found.num_row_groups)]
+            stated = (found.metadata or {}).get(b"lichen.snapshot", b"")
+    except ArchiveError:
+        return False
+    number = path.partition("/")[2].partition("-")[0]
+    named = [(layout.job_of(str(one.min)), layout.job_of(str(one.max))) for one in bounds if one is not None]
+    known = all(job in jobs for pair in named for job in pair)
+    return known and len(named) == len(bounds) > 0 and stated == str(int(number)).encode()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lichen.models.errors import CorruptArchive, JobError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.manifest import Fields, Json, dump, load, require
+from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.store import Store
 
 
@@ -22,6 +23,8 @@ class Job:
     config: Mapping[str, Any]
     codecs: tuple[str, ...]
     """Digests of the codecs that the job may use; their files are in the archive."""
+    archive: str | None = None
+    """The id of its archive (``Marker.id``); None in records of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +41,17 @@ def create_job(store: Store, config: Mapping[str, Json], codecs: Sequence[str], 
 
     The codecs must have been put into the archive before (``reader.put_codec``).
     """
+    archive = read_marker(store).id
     for _ in range(8):
         job = Job(
             job=layout.new_job_id(after),
             created=layout.now(),
             config=dict(config),
             codecs=tuple(layout.check("digest", digest) for digest in codecs),
+            archive=archive,
         )
-        record = dump({"job": job.job, "created": job.created, "config": job.config, "codecs": list(job.codecs)})
+        stated: dict[str, Json] = {"job": job.job, "archive": archive, "created": job.created}
+        record = dump({**stated, "config": job.config, "codecs": list(job.codecs)})
         if store.create(layout.job_path(job.job, "job.json"), record):
             return job
     raise JobError(f"cannot create a job in {store.url}: every id is taken")
@@ -62,6 +68,7 @@ def read_job(store: Store, job: str) -> Job:
         created=fields.text("created"),
         config=fields.mapping("config"),
         codecs=fields.names("codecs", "digest"),
+        archive=None if fields.values.get("archive") is None else fields.text("archive"),
     )
 
 

@@ -18,17 +18,36 @@ _JOB = r"\d{8}T\d{6}-[0-9a-f]{6}"
 _SHARD = rf"{_JOB}\.\d{{5,9}}(?:\.\d{{1,4}}){{0,40}}"
 _ATTEMPT = r"[0-9a-f]{12}"
 _PATTERNS = {
-    "job": re.compile(_JOB),
-    "shard": re.compile(_SHARD),
+    "job": re.compile(_JOB, re.ASCII),
+    "shard": re.compile(_SHARD, re.ASCII),
     "attempt": re.compile(_ATTEMPT),
     "digest": re.compile(r"[0-9a-f]{64}"),
     "extension": re.compile(r"[a-z][a-z0-9]{0,15}"),
-    "payload file": re.compile(rf"{_SHARD}-{_ATTEMPT}\.bin"),
-    "table file": re.compile(rf"{_SHARD}-{_ATTEMPT}\.parquet"),
-    "snapshot file": re.compile(rf"\d{{8}}-{_ATTEMPT}-\d{{5}}\.parquet"),
+    "payload file": re.compile(rf"{_SHARD}-{_ATTEMPT}\.bin", re.ASCII),
+    "table file": re.compile(rf"{_SHARD}-{_ATTEMPT}\.parquet", re.ASCII),
+    "snapshot file": re.compile(rf"\d{{8}}-{_ATTEMPT}-\d{{5}}\.parquet", re.ASCII),
 }
 DIGEST_PATTERN = _PATTERNS["digest"].pattern
 _STAMP = "%Y%m%dT%H%M%S"
+_LEASE = r"lease/\d{8}(?:\.beat)?\.json"
+_TABLE = _PATTERNS["table file"].pattern
+_OWN = re.compile(
+    "|".join(
+        (
+            re.escape(MARKER),
+            rf"{CODECS}/{DIGEST_PATTERN}\.(?:json|safetensors)",
+            rf"{SHARDS}/(?:{_PATTERNS['payload file'].pattern}|{_TABLE})",
+            rf"{JOBS}/{_LEASE}",
+            rf"{JOBS}/{_JOB}/(?:{_LEASE}|(?:job|plan|done|progress)\.json|plan-\d{{5,9}}\.parquet)",
+            rf"{JOBS}/(?P<table_job>{_JOB})/(?:quarantine|skipped)/(?=(?P=table_job)\.){_TABLE}",
+            rf"{COMMITS}/(?P<commit_job>{_JOB})/(?=(?P=commit_job)\.){_SHARD}\.json",
+            rf"{SNAPSHOTS}/(?:\d{{8}}\.json|{_PATTERNS['snapshot file'].pattern})",
+            rf"{re.escape(TEMPORARY)}/lichen-[0-9a-f]{{32}}",
+            rf"{re.escape(PROBES)}/lichen-[0-9a-f]{{32}}",
+        )
+    ),
+    re.ASCII,
+)
 
 
 def check(kind: str, name: object) -> str:
@@ -41,6 +60,24 @@ def check(kind: str, name: object) -> str:
 def is_name(kind: str, name: str) -> bool:
     """Whether the name has the form of its kind."""
     return _PATTERNS[kind].fullmatch(name) is not None
+
+
+def is_own(path: str) -> bool:
+    """Whether a path in an archive has the form of a name that lichen gives. Others there are the user's.
+
+    Of codecs only the two files of lichen's own: a picture may well be named by its SHA-256.
+    """
+    return _OWN.fullmatch(path) is not None
+
+
+def temporary_path() -> str:
+    """A fresh name for a file that is being written."""
+    return f"{TEMPORARY}/lichen-{secrets.token_hex(16)}"
+
+
+def probe_path() -> str:
+    """A fresh name to try a store with."""
+    return f"{PROBES}/lichen-{secrets.token_hex(16)}"
 
 
 def now() -> str:
@@ -127,7 +164,7 @@ def snapshot_path(number: int) -> str:
 
 def snapshot_number(path: str) -> int | None:
     """The number of a snapshot's JSON file; None for other paths."""
-    match = re.fullmatch(rf"{SNAPSHOTS}/(\d{{8}})\.json", path)
+    match = re.fullmatch(rf"{SNAPSHOTS}/(\d{{8}})\.json", path, re.ASCII)
     return int(match[1]) if match else None
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lichen.models.errors import LeaseHeld, LeaseLost, StoreError
+from lichen.models.errors import JobInterrupted, LeaseHeld, LeaseLost, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.manifest import Fields, dump, load
 from lichen.pipeline.archive.store import Store
@@ -23,6 +23,9 @@ from lichen.pipeline.archive.store import Store
 TIME_TO_LIVE = 60.0
 SETTLE = 1.0
 """Seconds that a driver waits before it believes a lease on a store without atomic creates."""
+WAIT = TIME_TO_LIVE + 5
+"""Seconds after which the lease of a holder that died anywhere is free."""
+POLL = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +140,33 @@ class Lease:
                 return
 
 
-def acquire(store: Store, job: str | None, ttl: float = TIME_TO_LIVE) -> Lease:
-    """Take the lease of a job, or of the archive (None). Raises ``LeaseHeld`` while another driver has it."""
+def acquire(
+    store: Store,
+    job: str | None,
+    ttl: float = TIME_TO_LIVE,
+    *,
+    wait: float = 0.0,
+    stop: threading.Event | None = None,
+) -> Lease:
+    """Take the lease of a job, or of the archive (None). Raises ``LeaseHeld`` while another driver has it.
+
+    With ``wait``, only after that many seconds: for a lease that is held for moments, as that of the archive by a
+    driver that finds out what there is to do. ``stop`` ends the waiting with ``JobInterrupted``.
+    """
+    stop = stop or threading.Event()
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return _take(store, job, ttl)
+        except LeaseHeld:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+        if stop.wait(min(POLL, left)):
+            raise JobInterrupted("stopped while another driver of the archive was at work; nothing was done")
+
+
+def _take(store: Store, job: str | None, ttl: float) -> Lease:
     folder = layout.lease_folder(job)
     present = current(store, job)
     if present is not None and present.live:

@@ -1,4 +1,4 @@
-"""JSON files of an archive, read as if an enemy had written them."""
+"""JSON files of an archive: checked against damage, and read as if an enemy had written them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import google_crc32c
 
 from lichen.models.errors import CorruptArchive, MissingObject, UnsupportedArchive
 from lichen.pipeline.archive.layout import FORMAT, check
@@ -16,6 +18,8 @@ Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Js
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_INTEGER = 2**62
+SEAL = "crc32c"
+"""The field with the checksum of all the others."""
 
 
 class Fields:
@@ -96,22 +100,52 @@ class FileRecord:
 
 
 def dump(value: Mapping[str, Json]) -> bytes:
-    """A JSON file of the archive, with the format number in front."""
-    return json.dumps({"format": FORMAT, **value}, ensure_ascii=False, separators=(",", ":")).encode()
+    """A JSON file of the archive, with the format number in front and the checksum at the end."""
+    record = {"format": FORMAT, **value}
+    return _text({**record, SEAL: _checksum(record)})
 
 
 def parse(data: bytes, where: str) -> Fields:
-    """Parse a JSON file and check its format number."""
+    """Parse a JSON file and check its checksum and its format number."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CorruptArchive(f"{where}: not JSON: {error}") from error
+        raise CorruptArchive(f"{where} is damaged, it is not JSON ({error}); {_remedy(where)}") from error
     fields = Fields(value, where)
+    stated = fields.values.pop(SEAL, None)
+    if stated is None:  # written by an early version, unless one character of the name is damaged
+        sound = not any(_is_almost(name, SEAL) for name in fields.values)
+    else:
+        sound = stated == _checksum(fields.values)
+    if not sound:
+        raise CorruptArchive(f"{where} is damaged, its checksum is wrong; {_remedy(where)}")
     if fields.integer("format", 1) > FORMAT:
         raise UnsupportedArchive(
             f"{where} has format {fields.integer('format', 1)}; this version of lichen reads up to {FORMAT}"
         )
     return fields
+
+
+def _text(value: Mapping[str, Any], *, ordered: bool = False) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=ordered).encode()
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    """Over the fields in the order of their names, however the file was laid out."""
+    try:
+        return f"{google_crc32c.value(_text(record, ordered=True)):08x}"
+    except (ValueError, RecursionError):  # a lone surrogate: nothing that we wrote
+        return "none"
+
+
+def _is_almost(name: str, wanted: str) -> bool:
+    return len(name) == len(wanted) and sum(a != b for a, b in zip(name, wanted, strict=True)) == 1
+
+
+def _remedy(where: str) -> str:
+    if "/lease/" in where or where.endswith("/progress.json"):
+        return "delete it when no job runs, nothing else depends on it"
+    return "put it back from a copy of the archive"
 
 
 def load(store: Store, path: str) -> Fields | None:

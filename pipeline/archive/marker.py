@@ -6,8 +6,8 @@ import secrets
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from lichen.models.errors import ArchiveError, ArchiveNotFound, CorruptArchive
-from lichen.pipeline.archive.layout import MARKER, now
+from lichen.models.errors import ArchiveError, ArchiveNotFound, CorruptArchive, UsageError
+from lichen.pipeline.archive.layout import FOLDERS, MARKER, PROBES, TEMPORARY, is_own, now
 from lichen.pipeline.archive.manifest import dump, load
 from lichen.pipeline.archive.store import Store
 
@@ -21,8 +21,32 @@ class Marker:
     writer: str
 
 
+def check_vacant(store: Store) -> None:
+    """Raise ``UsageError`` where an archive would have to share its names with files that are there already.
+
+    An archive that is there may go on, and what nobody else uses is vacant, whatever else lies beside. Nothing is
+    written. Raises ``CorruptArchive`` for a marker that is none.
+    """
+    if store.exists(MARKER):
+        read_marker(store)
+        return
+    for folder in FOLDERS:
+        # Unfinished files of others who are about to make an archive here have names that only lichen gives.
+        tolerated = folder in (TEMPORARY, PROBES)
+        taken = next((name for name in store.names(folder) if not (tolerated and is_own(name))), None)
+        if taken is not None and not store.exists(MARKER):  # or another process has made it one meanwhile
+            raise UsageError(
+                f"{store.url}/{taken} is there already, and an archive keeps its own files under {folder}/; give a "
+                f"folder of its own (or, if this was an archive, put its {MARKER} back)"
+            )
+
+
 def create_marker(store: Store, *, exist_ok: bool = False) -> Marker:
-    """Make an archive of a store's root. Raises ``ArchiveError`` if it is one, unless ``exist_ok``."""
+    """Make an archive of a store's root. Raises ``ArchiveError`` if it is one, unless ``exist_ok``.
+
+    Raises ``UsageError`` where something else has the names that it needs (``check_vacant``).
+    """
+    check_vacant(store)
     record = {
         "kind": "lichen-archive",
         "id": secrets.token_hex(16),

@@ -1,319 +1,22 @@
-"""Stores: the few operations that an archive needs, on local disks, object stores and in memory.
-
-Paths are relative to the store's root, with ``/`` between the parts. What the operations promise, and how
-an atomic create is done on each kind of store, is section 3 of docs/format.md.
-"""
+"""Stores by URL: local disks, object stores, memory. What they promise is section 3 of docs/format.md."""
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from lichen.models.errors import CorruptArchive, MissingObject, StoreError, UsageError
-from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.ranges import MAX_GAP, MAX_REQUEST, plan_ranges
-from lichen.pipeline.archive.store_file import StoreFile
+from lichen.models.errors import UsageError
+from lichen.pipeline.archive.store_base import READERS, TIMEOUT, Entry, Store
+from lichen.pipeline.archive.store_local import LocalStore
 from lichen.pipeline.sources.secrets import redact, split_credentials
 
-READERS = 8
-"""Range requests in flight at once in ``read_ranges``."""
-
-_UPLOAD_PART = 16 * 1024 * 1024
-_UPLOADS = 4
-_CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One object of a listing. ``modified`` is in Unix seconds, by the store's clock."""
-
-    path: str
-    size: int
-    modified: float
-
-
-class Store:
-    """An object store behind fsspec. All operations may be called from several threads at once.
-
-    They raise ``MissingObject`` for an object that is not there and ``StoreError`` for whatever else fails.
-    """
-
-    failures: tuple[type[Exception], ...] = (OSError, MemoryError)
-
-    def __init__(self, filesystem: Any, root: str, url: str) -> None:
-        self.filesystem = filesystem
-        self.root = root.rstrip("/")
-        self.url = url.rstrip("/")
-        self.conditional = True
-        """Whether ``create`` is atomic, as far as is known; ``probe`` finds out."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.url!r})"
-
-    # --- what the kinds of stores do differently ---
-
-    def _create(self, path: str, data: bytes) -> bool:
-        protocols = self.filesystem.protocol
-        names = {protocols} if isinstance(protocols, str) else set(protocols)
-        if not self.conditional or not names & _CONDITIONAL:
-            self.conditional = False
-            if self.filesystem.exists(path):
-                return False
-            self.filesystem.pipe_file(path, data)
-            return True
-        try:
-            self.filesystem.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            # The client repeats a request whose answer it lost, and is then told that the object exists.
-            return bool(self.filesystem.cat_file(path) == data)
-        return True
-
-    def _put_file(self, path: str, local: Path) -> None:
-        options: dict[str, Any] = {}
-        if "s3" in self.filesystem.protocol:
-            options = {"chunksize": _UPLOAD_PART, "max_concurrency": _UPLOADS}
-        self.filesystem.put_file(os.fspath(local), path, **options)
-
-    def _put(self, path: str, data: bytes) -> None:
-        self.filesystem.pipe_file(path, data)
-
-    def _list(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        for name, entry in self.filesystem.find(folder, detail=True).items():
-            names = ("LastModified", "last_modified", "mtime", "updated", "created")
-            stamp = next((entry[name] for name in names if entry.get(name)), 0.0)
-            seconds = stamp.timestamp() if isinstance(stamp, datetime) else float(stamp)
-            yield name, int(entry["size"]), seconds
-
-    # --- operations ---
-
-    def create(self, path: str, data: bytes) -> bool:
-        """Put if absent, atomically. True if the object now holds this caller's data, false if another's.
-
-        ``data`` must hold something of the caller's own wherever it matters who of several won.
-        """
-        for attempt in range(6):
-            try:
-                with self._wrapped("create", path):
-                    return self._create(self._full(path), data)
-            except StoreError as error:
-                # 409: a rival's conditional request was in progress. Its outcome shows on the next try.
-                busy = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY
-                if not busy or attempt == 5:
-                    raise
-                threading.Event().wait(0.05 * 2**attempt)
-        raise AssertionError("unreachable")
-
-    def put(self, path: str, data: bytes) -> None:
-        """Write or overwrite an object; readers see the old one or the new one, whole."""
-        with self._wrapped("write", path):
-            self._put(self._full(path), data)
-
-    def put_file(self, path: str, local: Path) -> None:
-        """Upload a finished local file of any size in bounded memory; a failure publishes nothing."""
-        with self._wrapped("upload", path):
-            self._put_file(self._full(path), local)
-
-    def read(self, path: str, limit: int | None = None) -> bytes:
-        """The whole object. ``CorruptArchive`` if it has more than ``limit`` bytes; no more are fetched."""
-        with self._wrapped("read", path):
-            try:
-                # The bounded read is one request; without bounds, s3fs asks for the size first.
-                end = None if limit is None else limit + 1
-                data = bytes(self.filesystem.cat_file(self._full(path), start=None if end is None else 0, end=end))
-            except OSError as error:
-                # An object store refuses any range of an empty object.
-                if error.errno != errno.EINVAL or self.filesystem.size(self._full(path)) != 0:
-                    raise
-                return b""
-        if limit is not None and len(data) > limit:
-            raise CorruptArchive(f"{self._show(path)} is larger than such a file can be ({limit} bytes)")
-        return data
-
-    def read_range(self, path: str, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``; ``StoreError`` if the object ends before."""
-        if offset < 0 or length < 0:
-            raise StoreError(f"cannot read {length} bytes from {offset} of {self._show(path)}")
-        if length == 0:
-            return b""
-        with self._wrapped("read", path):
-            data = bytes(self.filesystem.cat_file(self._full(path), start=offset, end=offset + length))
-        if len(data) != length:
-            raise StoreError(f"{self._show(path)} ends {length - len(data)} bytes before {offset + length}")
-        return data
-
-    def read_ranges(
-        self,
-        ranges: Sequence[tuple[str, int, int]],
-        max_gap: int = MAX_GAP,
-        max_request: int = MAX_REQUEST,
-    ) -> list[bytes]:
-        """Many (path, offset, length) ranges, in order; neighbours in a file are fetched together."""
-        by_path: dict[str, list[int]] = {}
-        for number, (path, _, _) in enumerate(ranges):
-            by_path.setdefault(path, []).append(number)
-        results = [b""] * len(ranges)
-        jobs = []
-        for path, numbers in by_path.items():
-            for request in plan_ranges([ranges[n][1:] for n in numbers], max_gap, max_request):
-                jobs.append((path, numbers, request))
-        with ThreadPoolExecutor(max_workers=min(READERS, len(jobs)) or 1) as pool:
-            answers = pool.map(lambda job: self.read_range(job[0], job[2].start, job[2].length), jobs)
-            for (_, numbers, request), answer in zip(jobs, answers, strict=True):
-                for part in request.parts:
-                    results[numbers[part.number]] = answer[part.start : part.start + part.length]
-        return results
-
-    def open(self, path: str) -> StoreFile:
-        """The object as a seekable file for reading, without read-ahead."""
-        size = self.size(path)
-        return StoreFile(lambda offset, length: self.read_range(path, offset, length), size)
-
-    def exists(self, path: str) -> bool:
-        with self._wrapped("look for", path):
-            return bool(self.filesystem.exists(self._full(path)))
-
-    def size(self, path: str) -> int:
-        """Bytes of the object."""
-        with self._wrapped("look at", path):
-            return int(self.filesystem.size(self._full(path)))
-
-    def entries(self, folder: str = "") -> list[Entry]:
-        """All objects below a folder, sorted by path; none if the folder does not exist."""
-        full = self._full(folder) if folder else self.root
-        start = len(self.root) + 1
-        with self._wrapped("list", folder):
-            try:
-                found = [Entry(name[start:], size, when) for name, size, when in self._list(full)]
-            except FileNotFoundError:
-                return []
-        return sorted(found, key=lambda entry: entry.path)
-
-    def delete(self, paths: Iterable[str]) -> None:
-        """Delete objects; those that are not there are passed over."""
-        for path in paths:
-            with self._wrapped("delete", path):
-                try:
-                    self.filesystem.rm_file(self._full(path))
-                except FileNotFoundError:
-                    continue
-
-    def probe(self) -> bool:
-        """Find out, by trying, whether ``create`` is atomic here, and remember it in ``conditional``."""
-        path = f".probe/{secrets.token_hex(8)}"
-        first, second = secrets.token_bytes(16), secrets.token_bytes(16)
-        try:
-            answers = (self.create(path, first), self.create(path, second))
-            self.conditional = self.conditional and answers == (True, False) and self.read(path) == first
-        except StoreError:
-            # Stores that do not know the condition refuse the request; a store that refuses every
-            # request fails the plain write below.
-            self.conditional = False
-            self.put(path, first)
-        self.delete([path])
-        return self.conditional
-
-    # --- internals ---
-
-    def _full(self, path: str) -> str:
-        parts = path.split("/")
-        if not path or any(part in ("", ".", "..") for part in parts) or "\0" in path or "\\" in path:
-            raise StoreError(f"{path!r} is not a path inside an archive")
-        return f"{self.root}/{path}"
-
-    def _show(self, path: str) -> str:
-        return f"{self.url}/{path}"
-
-    @contextmanager
-    def _wrapped(self, what: str, path: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise MissingObject(f"{self._show(path)} does not exist") from error
-        except self.failures as error:
-            reason = redact(str(error) or type(error).__name__)
-            raise StoreError(f"cannot {what} {self._show(path)}: {reason}") from error
-
-
-class LocalStore(Store):
-    """A folder. Written with the os module: a name appears only when the whole content is on the disk."""
-
-    def _temporary(self) -> Path:
-        folder = Path(self.root) / ".tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / secrets.token_hex(16)
-
-    def _write(self, chunks: Iterable[bytes]) -> Path:
-        path = self._temporary()
-        try:
-            with path.open("xb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        return path
-
-    def _create(self, path: str, data: bytes) -> bool:
-        target = Path(path)
-        if not self.conditional:
-            if target.exists():
-                return False
-            self._put(path, data)
-            return True
-        source = self._write([data])
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(source, target)
-        except FileExistsError:
-            return False
-        finally:
-            source.unlink()
-        _sync_folder(target.parent)
-        return True
-
-    def _publish(self, source: Path, path: str) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, target)
-        _sync_folder(target.parent)
-
-    def _put(self, path: str, data: bytes) -> None:
-        self._publish(self._write([data]), path)
-
-    def _put_file(self, path: str, local: Path) -> None:
-        with local.open("rb") as file:
-            self._publish(self._write(iter(lambda: file.read(1 << 20), b"")), path)
-
-    def _list(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        for parent, _, names in os.walk(folder, onerror=self._unlisted):
-            for name in names:
-                path = os.path.join(parent, name)
-                try:
-                    status = os.stat(path)
-                except FileNotFoundError:  # deleted meanwhile
-                    continue
-                yield path, status.st_size, status.st_mtime
-
-    def _unlisted(self, error: OSError) -> None:
-        """A folder that cannot be listed must not look like an empty one, unless it is none of ours (lost+found)."""
-        top = os.path.relpath(error.filename or self.root, self.root).split("/")[0]
-        if not isinstance(error, FileNotFoundError) and top in (".", *layout.FOLDERS):
-            raise error
+__all__ = ["READERS", "Entry", "LocalStore", "MemoryStore", "Store", "open_store"]
 
 
 class MemoryStore(Store):
@@ -329,18 +32,26 @@ class MemoryStore(Store):
             return True
 
 
-def open_store(url: str, storage_options: Mapping[str, Any] | None = None, *, conditional: bool | None = None) -> Store:
+def open_store(
+    url: str,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    conditional: bool | None = None,
+    timeout: float = TIMEOUT,
+) -> Store:
     """The store at any fsspec URL or local path. Nothing is read or written.
 
-    ``conditional`` passes on what ``probe`` found, to workers that open the same store. User and password in the URL
-    become options; the store's ``url``, and so what is printed, is without them.
-    Raises ``UsageError`` if no file system knows the URL.
+    ``conditional`` passes on what ``probe`` found, to workers that open the same store. ``timeout`` bounds what a
+    remote store may take for an operation, in seconds, beside the time for the bytes. User and password in the URL
+    become options; the store's ``url``, and so what is printed, is without them. Raises ``UsageError`` if no file
+    system knows the URL.
     """
     url, credentials = split_credentials(url)
     options = {**credentials, **(storage_options or {})}
     if url.startswith(("s3://", "s3a://")):
-        # A cached listing would hide what other processes commit.
-        options.setdefault("use_listings_cache", False)
+        from lichen.pipeline.archive.store_s3 import s3_options
+
+        options = s3_options(options)
     try:
         filesystem, root = url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
@@ -350,27 +61,12 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None, *, co
         store = LocalStore(filesystem, os.path.abspath(root), url)
     elif isinstance(filesystem, MemoryFileSystem):
         store = MemoryStore(filesystem, root, url)
+    elif "s3" in filesystem.protocol:
+        from lichen.pipeline.archive.store_s3 import S3Store
+
+        store = S3Store(filesystem, root, url, timeout)
     else:
-        store = Store(filesystem, root, url)
-        if "s3" in filesystem.protocol:
-            store.failures = _s3_failures()
+        store = Store(filesystem, root, url, timeout)
     if conditional is not None:
         store.conditional = conditional
     return store
-
-
-def _s3_failures() -> tuple[type[Exception], ...]:
-    from aiohttp import ClientError
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
-    from botocore.exceptions import ClientError as RefusedError
-
-    return (OSError, MemoryError, BotoCoreError, RefusedError, ClientError)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make new names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

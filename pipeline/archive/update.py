@@ -60,7 +60,8 @@ def skipped_sources(store: Store, jobs: Iterable[str]) -> pa.Table:
     tables = [schema_of(Skipped).empty_table().select(columns)]
     for job in jobs:
         for entry in store.entries(layout.job_path(layout.check("job", job), "skipped")):
-            tables.append(read_table(store, entry.path, Skipped).select(columns))
+            if layout.is_own(entry.path):
+                tables.append(read_table(store, entry.path, Skipped).select(columns))
     return pa.concat_tables(tables)
 
 

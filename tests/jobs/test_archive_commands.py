@@ -101,8 +101,23 @@ def test_ls_of_an_empty_archive_is_an_empty_document(tmp_path: Path) -> None:
     assert json.loads(run("ls", tmp_path / "empty", "--json")) == []
     assert json.loads(run("report", tmp_path / "empty", "--json"))["pictures"] == 0
     assert json.loads(run("info", tmp_path / "empty", "--json"))["snapshot"] is None
-    for command in ("ls", "report", "info", "verify", "status", "gc"):
+    for command in ("status", "gc"):
         run(command, tmp_path / "empty")
+
+
+def test_an_archive_without_a_picture_says_so(
+    photo_files: dict[str, bytes], write_archive: Callable[..., str], tmp_path: Path
+) -> None:
+    Archive.create(str(tmp_path / "empty"))
+    write_archive(tmp_path / "words", {"notes.csv": photo_files["notes/credits.csv"]})
+    for name, why in (("empty", "no job has finished yet"), ("words", "its jobs found no pictures")):
+        said = f"there is nothing in {tmp_path / name}: {why}"
+        for command in ("ls", "report", "info"):
+            assert said in errors(command, tmp_path / name, code=0)
+        assert said in errors("decode", tmp_path / name, "--to", tmp_path / "out", code=0)
+        assert said in errors("verify", tmp_path / name, code=1)
+        assert "all good" not in run("verify", tmp_path / name, code=1)
+        assert json.loads(run("verify", tmp_path / name, "--json", code=1))["exit_code"] == 1
 
 
 def test_control_characters_of_keys_do_not_reach_the_terminal(
@@ -203,7 +218,9 @@ def test_compress_update_and_report(photo_files: dict[str, bytes], tmp_path: Pat
     first = compress(source, archive, "--local")
     assert first["counts"]["compressed"] + first["counts"]["stored"] == 6 and first["skipped_names"]
     assert set(Archive.open(str(archive))) == set(photo_files) - {"notes/credits.csv"}
-    assert "all good" in run("verify", archive, "--source", source)
+    text = run("verify", archive, "--source", source, code=3)  # a text file is not in the archive
+    assert "6 compared with their sources" in text and "1 source NOT in the archive" in text and "all good" not in text
+    assert "keep notes/credits.csv: only skipped" in errors("verify", archive, "--source", source, code=3)
 
     again = compress(source, archive, "--local")
     assert again["job"] is None and again["unchanged"] == 7

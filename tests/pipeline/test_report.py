@@ -130,3 +130,13 @@ def test_an_empty_archive_has_a_report(tmp_path: Path) -> None:
     report = make_report(Archive.create(str(tmp_path / "archive")))
     assert report.pictures == 0 and report.savings.savings is None and report.snapshot is None
     json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_files_of_the_users_in_the_same_folder_are_not_counted(photo_archive: str, tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    shutil.copytree(photo_archive, folder)
+    before = make_report(Archive.open(str(folder))).sizes
+    for name in ("photos/a.jpg", "shards/00000.tar", "jobs/notes.txt", "snapshots/epoch-1.pt", "codecs/video.mp4"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(bytes(100_000))
+    assert make_report(Archive.open(str(folder))).sizes == before

@@ -193,6 +193,6 @@ def test_a_picture_worse_than_recorded_fails_against_its_source(archive: Path, s
     assert [one.key for one in strict.failures] == ["photos/budgie.jpg", "photos/rotated.jpg"]
 
 
-def test_an_empty_archive_is_sound(tmp_path: Path) -> None:
+def test_an_empty_archive_is_not_all_good(tmp_path: Path) -> None:
     result = verify_archive(Archive.create(str(tmp_path / "empty")))
-    assert result.ok and result.pictures == 0
+    assert result.ok and result.pictures == 0 and result.exit_code == 1

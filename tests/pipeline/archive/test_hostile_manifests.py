@@ -24,6 +24,7 @@ from lichen.pipeline.archive.job import (
     read_done,
     read_job,
 )
+from lichen.pipeline.archive.manifest import SEAL, dump
 from lichen.pipeline.archive.plan import (
     Grouping,
     PlannedShard,
@@ -40,6 +41,11 @@ SMALL = Grouping(target_bytes=100, max_sources=4)
 
 def sources(count: int) -> list[Source]:
     return [Source(key=f"k{n:04d}", uri=f"file:///x/{n}", size=30) for n in range(count)]
+
+
+def sealed(record: dict[str, Any]) -> bytes:
+    """A record with the right checksum, as an enemy would write it."""
+    return dump({name: value for name, value in record.items() if name != SEAL})
 
 
 def planned_shard(job: str, count: int) -> PlannedShard:
@@ -73,7 +79,7 @@ def test_hostile_commits_are_refused(memory: Store, new_job: Any, publish: Any, 
     commit_shard(memory, commit)
     path = layout.commit_path(commit.shard)
     record = json.loads(memory.read(path))
-    memory.put(path, json.dumps({**record, **change}).encode())
+    memory.put(path, sealed({**record, **change}))
     with pytest.raises(CorruptArchive):
         read_commit(memory, commit.shard)
     with pytest.raises(CorruptArchive):
@@ -103,7 +109,7 @@ def test_hostile_splits_are_refused(memory: Store, new_job: Any, children: list[
     record["children"] = [
         {"shard": f"{parent.shard}.{n}", "begin": begin, "end": end} for n, (begin, end) in enumerate(children)
     ]
-    memory.put(path, json.dumps(record).encode())
+    memory.put(path, sealed(record))
     with pytest.raises(CorruptArchive):
         job_state([parent], list_commits(memory, job))
 

@@ -13,9 +13,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from lichen.models.errors import LeaseHeld, LeaseLost
+from lichen.models.errors import JobInterrupted, LeaseHeld, LeaseLost
 from lichen.pipeline.archive import lease
+from lichen.pipeline.archive.job import create_job, list_jobs, unfinished_jobs
 from lichen.pipeline.archive.lease import acquire, current, is_live
+from lichen.pipeline.archive.marker import create_marker
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import Store, open_store
 
@@ -113,3 +115,75 @@ def test_the_lease_of_a_store_without_atomic_creates(tmp_path: Path) -> None:
         with pytest.raises(LeaseHeld):
             acquire(store, None)
         assert current(store, None) is not None
+
+
+# --- two drivers that start at the same moment ------------------------------------------------------
+
+
+def _drive(store: Store) -> str:
+    """What a driver does before its work: goes on with an unfinished job, or creates one."""
+    with acquire(store, None, wait=30):
+        unfinished = unfinished_jobs(store)
+        job = unfinished[0].job if unfinished else create_job(store, {}, []).job
+        try:
+            acquire(store, job)
+        except LeaseHeld:
+            return "held"
+    return job
+
+
+def test_drivers_that_start_together_create_one_job(place: Any) -> None:
+    create_marker(place.store())
+    barrier = threading.Barrier(3)
+
+    def start(_: int) -> str:
+        store = place.store()
+        barrier.wait()
+        return _drive(store)
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = sorted(pool.map(start, range(3)))
+    assert list_jobs(place.store()) == answers[:1] and answers[1:] == ["held", "held"]
+
+
+def _drive_process(root: str, barrier: Any, results: Any) -> None:
+    store = open_store(root)
+    barrier.wait(timeout=60)
+    results.put(_drive(store))
+    barrier.wait(timeout=60)  # a process that is gone holds nothing
+
+
+def test_processes_that_start_together_create_one_job(tmp_path: Path) -> None:
+    store = Archive.create(str(tmp_path)).store
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=_drive_process, args=(str(tmp_path), barrier, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    answers = sorted(results.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(timeout=60)
+    assert list_jobs(store) == answers[:1] and answers[1] == "held"
+
+
+def test_a_driver_that_died_while_it_decided_blocks_for_no_longer_than_its_lease(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "_host", lambda: "elsewhere")
+        acquire(store, None, ttl=1.0)
+    began = time.monotonic()
+    with pytest.raises(LeaseHeld, match="elsewhere"):
+        acquire(store, None, wait=0.3)
+    assert time.monotonic() - began >= 0.3
+    acquire(store, None, wait=20).release()
+    assert time.monotonic() - began < 10
+    assert lease.WAIT > lease.TIME_TO_LIVE
+
+
+def test_waiting_can_be_stopped(memory: Store) -> None:
+    stop = threading.Event()
+    with acquire(memory, None):
+        threading.Timer(0.3, stop.set).start()
+        with pytest.raises(JobInterrupted):
+            acquire(memory, None, wait=600, stop=stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from lichen.models.errors import StoreError
-from lichen.pipeline.archive import layout
+from lichen.pipeline.archive import layout, store_s3
 from lichen.pipeline.archive.commit import commit_shard, read_commit
 from lichen.pipeline.archive.marker import create_marker
 from lichen.pipeline.archive.store import Store, open_store
@@ -48,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.faults.append(fault)
         if fault == "condition lost":
             headers = {name: value for name, value in headers.items() if name.lower() != "if-none-match"}
+        if fault == "slow":
+            threading.Event().wait(0.7)
         if fault == "request lost":
             self.close_connection = True
             self.connection.close()
@@ -154,3 +157,19 @@ def test_reads_survive_a_lost_answer(faulty: Store, proxy: Proxy) -> None:
     _once(proxy, "answer lost", lambda method, _: method == "GET")
     assert faulty.read_range("a/b", 2, 3) == b"234"
     assert proxy.faults == ["answer lost"]
+
+
+def test_a_slow_upload_goes_on_as_long_as_parts_arrive(
+    faulty: Store, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("UPLOAD_PART", 5 << 20), ("UPLOADS", 1), ("SLOWEST", 1 << 40)):
+        monkeypatch.setattr(store_s3, name, value)
+    local = tmp_path / "spool"
+    local.write_bytes(bytes(range(256)) * (30 << 12))
+    faulty.timeout = 2.5
+    proxy.fault = lambda method, path, _headers: "slow" if method == "PUT" and "partNumber" in path else None
+    began = time.monotonic()
+    faulty.put_file("shards/slow", local)
+    assert time.monotonic() - began > faulty.timeout and len(proxy.faults) == 6
+    proxy.fault = lambda *_: None
+    assert faulty.read("shards/slow") == local.read_bytes()

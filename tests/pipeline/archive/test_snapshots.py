@@ -28,6 +28,7 @@ from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.index import SCHEMA
 from lichen.pipeline.archive.job import finish_job
 from lichen.pipeline.archive.lease import acquire
+from lichen.pipeline.archive.manifest import SEAL, dump
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.snapshot import latest_snapshot, merge, read_snapshot, snapshot_numbers, write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
@@ -204,7 +205,8 @@ def test_merge_agrees_with_a_dictionary(old: dict[str, str], new: dict[str, str]
 def test_hostile_snapshots_are_refused(memory: Store, fill: Fill, change: dict[str, Any]) -> None:
     write_snapshot(memory, fill(memory, {"k": b"x"}))
     path = layout.snapshot_path(1)
-    memory.put(path, json.dumps({**json.loads(memory.read(path)), **change}).encode())
+    record = {name: value for name, value in json.loads(memory.read(path)).items() if name != SEAL}
+    memory.put(path, dump({**record, **change}))
     with pytest.raises(CorruptArchive):
         opened(memory).row("k")
 
@@ -295,10 +297,13 @@ def test_what_was_never_committed_is_invisible_and_swept_later(
     # A worker died after its files, before its commit; another died between payload and index.
     dead = publish(store, layout.shard_id(job, 1), {"b": b"2"})
     store.put(layout.shard_path(layout.payload_file(layout.shard_id(job, 2), layout.new_attempt())), b"half")
-    # A snapshot writer died before its JSON; a local writer died in the middle of a file.
-    store.put("snapshots/00000001-0123456789ab-00000.parquet", b"PAR1")
-    store.put(".tmp/0123", b"half")
-    assert write_snapshot(store, job).rows == 1
+    # A local writer died in the middle of a file.
+    store.put(layout.temporary_path(), b"half")
+    snapshot = write_snapshot(store, job)
+    assert snapshot.rows == 1
+    # A snapshot writer died before its JSON.
+    index = store.read(layout.snapshot_file_path(snapshot.index[0].record.file))
+    store.put("snapshots/00000001-0123456789ab-00000.parquet", index)
     assert contents(store) == {"a": b"1"}
     finish_job(store, job, 1)
     assert collect(store).garbage == ()  # all too young
