@@ -54,7 +54,9 @@ class LichenGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except LichenError as error:
-            typer.echo(f"lichen: {error}", err=True)
+            from lichen.pipeline.sources.secrets import redact
+
+            typer.echo(f"lichen: {redact(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from error
 
 

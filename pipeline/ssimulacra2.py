@@ -89,7 +89,8 @@ def error(reference: Tensor, distorted: Tensor) -> Tensor:
     for scale in range(levels):
         if scale:
             pair = F.avg_pool2d(pair, 2, ceil_mode=True, count_include_pad=False)
-        total = total + _scale_error(*_xyb(pair).chunk(2), scale, levels)
+        one, two = _xyb(pair).chunk(2)
+        total = total + _scale_error(one, two, scale, levels)
     return total
 
 
@@ -160,9 +161,8 @@ def _blur_rows(padded: Tensor) -> Tensor:
 
 
 def _scale_error(one: Tensor, two: Tensor, scale: int, levels: int) -> Tensor:
-    batch = len(one)
     blurred = _blur(torch.cat([one, two, one * one, two * two, one * two]))
-    mean1, mean2, square1, square2, product = blurred.split(batch)
+    mean1, mean2, square1, square2, product = blurred.chunk(5)
     similarity = (1 - (mean1 - mean2).square()) * (2 * (product - mean1 * mean2) + _C2)
     similarity = similarity / ((square1 - mean1.square()) + (square2 - mean2.square()) + _C2)
     edges = (1 + (two - mean2).abs()) / (1 + (one - mean1).abs()) - 1

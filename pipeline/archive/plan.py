@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +14,7 @@ from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.manifest import dump, load
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.sources import Source
+from lichen.pipeline.sources.secrets import is_redacted, redact_uri
 
 MAX_PART_BYTES = 1 << 30
 MAX_PART_SHARDS = 64
@@ -27,8 +28,11 @@ SCHEMA = pa.schema(
         pa.field("mtime", pa.float64()),
         pa.field("etag", pa.string()),
         pa.field("offset", pa.int64()),
+        pa.field("fault", pa.string()),
     ]
 )
+_LATER = ("fault",)
+"""Columns that plans of earlier versions lack."""
 _SOURCE_FIELDS = [field.name for field in fields(Source)]
 
 
@@ -86,13 +90,22 @@ def write_plan(
     then, unless the plan is complete, ``sources`` is read, without the keys that are planned. When the
     iterator ends, the plan is complete. Keys must be unique. Raises ``LeaseLost`` if another driver writes
     the same plan.
+
+    Passwords and signatures in URIs are never written. Where they are missing in what was planned earlier, the
+    same keys in ``sources`` have them; only then are sources listed that are planned already, and held in memory.
     """
     layout.check("job", job)
     part = count = total = shards = 0
     planned: set[str] = set()
+    whole: dict[str, str] | None = None
     complete = read_summary(store, job)
     for rows in _read_parts(store, job, complete):
         for shard in rows:
+            if any(is_redacted(source.uri) for source in shard.sources):
+                if whole is None:
+                    sources = list(sources)
+                    whole = {source.key: source.uri for source in sources if redact_uri(source.uri) != source.uri}
+                shard = _with_secrets(shard, whole)
             if complete is None:
                 planned.update(source.key for source in shard.sources)
             count += len(shard.sources)
@@ -125,8 +138,17 @@ def write_plan(
     )
 
 
+def _with_secrets(shard: PlannedShard, whole: Mapping[str, str]) -> PlannedShard:
+    """The shard with the URIs that a listing gave to its keys; what is not listed any more cannot be read."""
+    sources = (
+        replace(source, uri=whole.get(source.key, source.uri)) if is_redacted(source.uri) else source
+        for source in shard.sources
+    )
+    return replace(shard, sources=tuple(sources))
+
+
 def read_plan(store: Store, job: str) -> Iterator[PlannedShard]:
-    """The shards that are planned so far, in order."""
+    """The shards that are planned so far, in order; with ``***`` in URIs where secrets belong."""
     for shards in _read_parts(store, layout.check("job", job), read_summary(store, job)):
         yield from shards
 
@@ -150,6 +172,7 @@ def _write_part(store: Store, job: str, part: int, shards: list[PlannedShard]) -
         columns["shard"].extend([shard.shard] * len(shard.sources))
         for name in _SOURCE_FIELDS:
             columns[name].extend(getattr(source, name) for source in shard.sources)
+    columns["uri"] = [redact_uri(str(uri)) for uri in columns["uri"]]
     # The attempt tells this driver's part from a rival's, for create()'s comparison.
     metadata = {"lichen.format": str(layout.FORMAT), "lichen.attempt": layout.new_attempt()}
     schema = SCHEMA.with_metadata(metadata)
@@ -178,9 +201,13 @@ def _read_part(store: Store, job: str, part: int, first: int) -> list[PlannedSha
     path = layout.plan_path(job, part)
     data = store.read(path, limit=MAX_PART_BYTES)
     file = BoundedParquet.of_bytes(data, path, max_bytes=MAX_PART_BYTES)
-    if file.schema.remove_metadata() != SCHEMA:
+    fields = [field for field in SCHEMA if field.name in file.schema.names or field.name not in _LATER]
+    if file.schema.remove_metadata() != pa.schema(fields):
         raise CorruptArchive(f"{path}: not the columns of a plan")
-    table = file.read_all(SCHEMA.names)
+    table = file.read_all([field.name for field in fields])
+    for name in SCHEMA.names:
+        if name not in table.column_names:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
     shards: list[PlannedShard] = []
     names = table.column("shard").to_pylist()
     rows = table.select(_SOURCE_FIELDS).to_pylist()

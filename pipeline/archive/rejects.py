@@ -13,6 +13,7 @@ from lichen.models.errors import CorruptArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.sources.secrets import redact, redact_uri
 
 MAX_TABLE_BYTES = 1 << 30
 
@@ -55,8 +56,12 @@ def schema_of(kind: Reject) -> pa.Schema:
 
 
 def table_bytes(rows: Iterable[Quarantined | Skipped], kind: Reject) -> bytes:
-    """A Parquet file of the rows, in the order of their keys."""
+    """A Parquet file of the rows, in the order of their keys, without secrets."""
     ordered: list[dict[str, Any]] = [asdict(row) for row in sorted(rows, key=lambda row: row.key)]
+    for row in ordered:
+        row["uri"] = redact_uri(row["uri"])
+        if "message" in row:
+            row["message"] = redact(row["message"])
     schema = schema_of(kind).with_metadata({"lichen.format": str(layout.FORMAT)})
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(ordered, schema=schema), sink, compression="zstd", write_page_checksum=True)

@@ -14,6 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from lichen.models.errors import UsageError
 from lichen.pipeline.archive.store_base import READERS, TIMEOUT, Entry, Store
 from lichen.pipeline.archive.store_local import LocalStore
+from lichen.pipeline.sources.secrets import redact, split_credentials
 
 __all__ = ["READERS", "Entry", "LocalStore", "MemoryStore", "Store", "open_store"]
 
@@ -41,10 +42,12 @@ def open_store(
     """The store at any fsspec URL or local path. Nothing is read or written.
 
     ``conditional`` passes on what ``probe`` found, to workers that open the same store. ``timeout`` bounds what a
-    remote store may take for an operation, in seconds, beside the time for the bytes. Raises ``UsageError`` if no
-    file system knows the URL.
+    remote store may take for an operation, in seconds, beside the time for the bytes. User and password in the URL
+    become options; the store's ``url``, and so what is printed, is without them. Raises ``UsageError`` if no file
+    system knows the URL.
     """
-    options = dict(storage_options or {})
+    url, credentials = split_credentials(url)
+    options = {**credentials, **(storage_options or {})}
     if url.startswith(("s3://", "s3a://")):
         from lichen.pipeline.archive.store_s3 import s3_options
 
@@ -52,7 +55,7 @@ def open_store(
     try:
         filesystem, root = url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
-        raise UsageError(f"cannot open {url}: {error}") from error
+        raise UsageError(redact(f"cannot open {url}: {error}")) from error
     store: Store
     if isinstance(filesystem, LocalFileSystem):
         store = LocalStore(filesystem, os.path.abspath(root), url)

@@ -24,6 +24,7 @@ from lichen.models.errors import CorruptArchive, MissingObject, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.ranges import MAX_GAP, MAX_REQUEST, plan_ranges
 from lichen.pipeline.archive.store_file import StoreFile
+from lichen.pipeline.sources.secrets import redact
 
 READERS = 8
 """Range requests in flight at once in ``read_ranges``."""
@@ -285,5 +286,5 @@ class Store:
                 "then give the same command again"
             ) from error
         except self.failures as error:
-            reason = str(error) or type(error).__name__
+            reason = redact(str(error) or type(error).__name__)
             raise StoreError(f"cannot {what} {self._show(path)}: {reason}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,7 +68,8 @@ def skipped_sources(store: Store, jobs: Iterable[str]) -> pa.Table:
 def diff_table(known: pa.Table, sources: Iterable[Source], skipped: pa.Table | None = None) -> SourceDiff:
     """The same with a table of ``KNOWN_COLUMNS`` and one of ``skipped_sources``. Pure.
 
-    Keys of sources must be unique.
+    Keys of sources must be unique. A source with a fault is always work, and nothing below it is missing: of a
+    folder that cannot be read, or a damaged tar file, nobody knows.
     """
     rest = {
         key: _Known(size, mtime, etag)
@@ -84,11 +85,16 @@ def diff_table(known: pa.Table, sources: Iterable[Source], skipped: pa.Table | N
     for row in [] if skipped is None else skipped.to_pylist():
         record = _Known(row["size"], microseconds(row["mtime"]), row["etag"])
         no_pictures.setdefault(row["key"], []).append(record)
-    new, changed = [], []
+    new: list[Source] = []
+    changed: list[Source] = []
+    faulty: list[str] = []
     unchanged = passed_over = 0
     for source in sources:
         before = rest.pop(source.key, None)
-        if before is not None and not _differs(source, before):
+        if source.fault is not None:
+            faulty.append(source.key)
+            (new if before is None else changed).append(source)
+        elif before is not None and not _differs(source, before):
             unchanged += 1
         elif any(not _differs(source, one) for one in no_pictures.get(source.key, ())):
             passed_over += 1
@@ -101,8 +107,13 @@ def diff_table(known: pa.Table, sources: Iterable[Source], skipped: pa.Table | N
         changed=tuple(changed),
         unchanged=unchanged,
         skipped=passed_over,
-        missing=tuple(sorted(rest)),
+        missing=tuple(sorted(_not_below(rest, faulty))),
     )
+
+
+def _not_below(keys: Iterable[str], faulty: Iterable[str]) -> Iterator[str]:
+    below = tuple(key.removesuffix(".tar").rstrip("/") + "/" if key != "/" else "" for key in faulty)
+    return (key for key in keys if not key.startswith(below))
 
 
 def _differs(source: Source, known: _Known) -> bool:

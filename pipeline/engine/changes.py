@@ -18,6 +18,7 @@ from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_table, skipped_so
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.sources import Source
 from lichen.pipeline.sources.base import is_local, local_path
+from lichen.pipeline.sources.secrets import without_secrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +50,14 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
     # Where nothing is known of a source, its key tells whether it was archived, but only among our own.
     strangers = tuple(source for source in blank if source.key in homes and homes[source.key] not in ours)
     changed = diff.changed + strangers
-    if foreign := [source for source in changed if homes[source.key] not in ours]:
+    if foreign := [source for source in changed if source.fault is None and homes[source.key] not in ours]:
         if config.on_collision == "error":
             raise DuplicateKey(
                 f"{foreign[0].key!r} and {len(foreign) - 1} more keys are in the archive already, from other sources; "
                 "replace or keep those with --on-collision, or use another archive"
             )
         if config.on_collision == "keep":
-            changed = tuple(source for source in changed if homes[source.key] in ours)
+            changed = tuple(source for source in changed if source.fault or homes[source.key] in ours)
     return Changes(
         work=diff.new + changed,
         unchanged=diff.unchanged - len(strangers) + diff.skipped,
@@ -78,11 +79,11 @@ def outside(sources: Iterable[Source], store: Store, names: Sequence[str]) -> It
     else:
         protocols = store.filesystem.protocol
         schemes = {protocols} if isinstance(protocols, str) else set(protocols)
-        homes = {f"{scheme}://{store.root}" for scheme in schemes}
+        homes = {store.url, *(f"{scheme}://{store.root}" for scheme in schemes)}
     prefixes = [home.rstrip("/") + "/" for home in homes]
 
     def is_own(source: Source) -> bool:
-        name = local_path(source.uri) if is_local(source.uri) else source.uri
+        name = local_path(source.uri) if is_local(source.uri) else without_secrets(source.uri)
         return any(name.startswith(prefix) and layout.is_own(name[len(prefix) :]) for prefix in prefixes)
 
     return (source for source in sources if not is_own(source))
@@ -91,13 +92,13 @@ def outside(sources: Iterable[Source], store: Store, names: Sequence[str]) -> It
 def _noting(sources: Iterable[Source], blank: list[Source]) -> Iterator[Source]:
     """The same sources; those that cannot be compared with anything are added to ``blank``."""
     for source in sources:
-        if source.size is None and source.mtime is None and source.etag is None:
+        if source.size is None and source.mtime is None and source.etag is None and source.fault is None:
             blank.append(source)
         yield source
 
 
 def _is_same(stated: object, sources: Sequence[str]) -> bool:
-    return isinstance(stated, list) and tuple(stated) == tuple(sources)
+    return isinstance(stated, list) and tuple(without_secrets(str(name)) for name in stated) == tuple(sources)
 
 
 def _homes(known: pa.Table, keys: set[str]) -> dict[str, str]:

@@ -105,7 +105,12 @@ class Planning:
 
     def _sources(self) -> Iterator[Source]:
         config = self._config
-        found = list_sources(list(config.sources), storage_options=config.source_options, hidden=config.hidden)
+        found = list_sources(
+            config.origins,
+            storage_options=config.source_options,
+            hidden=config.hidden,
+            others=config.store_others,
+        )
         return check_unique(outside(found, self._store, config.sources), config.on_duplicate)
 
     def _unfinished(self) -> Job | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lichen.models.errors import DuplicateKey, UsageError
 from lichen.pipeline.sources.base import Source
+from lichen.pipeline.sources.secrets import redact_uri
 
 OnDuplicate = Literal["error", "first", "rename"]
 
@@ -22,8 +23,9 @@ def check_unique(sources: Iterable[Source], on_duplicate: OnDuplicate = "error")
     """Pass sources on, each key once.
 
     A second source with the same key raises ``DuplicateKey`` (``error``), is left out (``first``) or gets a
-    free key such as ``a (2).jpg`` (``rename``). Keys are compared by 64-bit digests: among ten million, the
-    chance that two different ones meet is 3 in a million.
+    free key such as ``a (2).jpg`` (``rename``). One with a fault never raises, since nothing of it is archived.
+    Keys are compared by 64-bit digests: among ten million, the chance that two different ones meet is 3 in a
+    million.
     """
     if on_duplicate not in ("error", "first", "rename"):
         raise UsageError(f"on_duplicate must be error, first or rename, not {on_duplicate!r}")
@@ -35,12 +37,12 @@ def _check_unique(sources: Iterable[Source], on_duplicate: OnDuplicate) -> Itera
     for source in sources:
         if seen.add(source.key):
             yield source
-        elif on_duplicate == "error":
+        elif on_duplicate == "error" and source.fault is None:
             raise DuplicateKey(
-                f"two sources have the key {source.key!r}; the second is {source.uri}. Choose --on-duplicate "
-                "first or rename, or give keys in a Parquet manifest"
+                f"two sources have the key {source.key!r}; the second is {redact_uri(source.uri)}. Choose "
+                "--on-duplicate first or rename, or give keys in a Parquet manifest"
             )
-        elif on_duplicate == "rename":
+        elif on_duplicate != "first":
             folder, slash, name = source.key.rpartition("/")
             stem, dot, suffix = name.rpartition(".")
             if not stem:
