@@ -84,7 +84,8 @@ class IndexFile:
     def read(self, group: int, columns: Sequence[str] = COLUMNS) -> pa.Table:
         """A row group, its rows checked."""
         with self._lock:
-            table = self._parquet.read_group(group, columns).replace_schema_metadata(None)
+            there = [name for name in columns if name in self._parquet.schema.names]
+            table = self._parquet.read_group(group, there).replace_schema_metadata(None)
         where = f"{self.path}, row group {group}"
         check_table(table, where, self._payload_sizes)
         with parquet_errors(where):

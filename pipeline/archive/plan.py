@@ -178,9 +178,9 @@ def _read_part(store: Store, job: str, part: int, first: int) -> list[PlannedSha
     path = layout.plan_path(job, part)
     data = store.read(path, limit=MAX_PART_BYTES)
     file = BoundedParquet.of_bytes(data, path, max_bytes=MAX_PART_BYTES)
-    if file.schema.remove_metadata() != SCHEMA:
+    table = file.read_all(file.schema.names)
+    if table.schema.remove_metadata() != SCHEMA:
         raise CorruptArchive(f"{path}: not the columns of a plan")
-    table = file.read_all(SCHEMA.names)
     shards: list[PlannedShard] = []
     names = table.column("shard").to_pylist()
     rows = table.select(_SOURCE_FIELDS).to_pylist()
