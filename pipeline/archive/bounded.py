@@ -61,6 +61,7 @@ class BoundedParquet:
 
     def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
         """Some columns of a row group, in that order; validated."""
+        self._check(columns)
         with parquet_errors(self._where):
             try:
                 rows = self._batch_rows(group, columns)
@@ -80,9 +81,15 @@ class BoundedParquet:
 
     def read_all(self, columns: Sequence[str]) -> pa.Table:
         """The same of all row groups."""
+        self._check(columns)
         groups = range(self.metadata.num_row_groups)
         schema = pa.schema([self.schema.field(name) for name in columns])
         return pa.concat_tables([schema.empty_table(), *(self.read_group(group, columns) for group in groups)])
+
+    def _check(self, columns: Sequence[str]) -> None:
+        for name in columns:
+            if name not in self._numbers or self.schema.get_field_index(name) < 0:  # nested, or there twice
+                raise CorruptArchive(f"{self._where}: {name[:80]!r} is not one flat column of it")
 
     def _batch_rows(self, group: int, columns: Sequence[str]) -> int:
         """How many rows may be decoded at once. Fetches the columns; their pages are looked at, not decoded."""

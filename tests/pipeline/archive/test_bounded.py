@@ -189,6 +189,18 @@ def chunks(data: bytes) -> list[bytes]:
     return [data[start : start + place.total_compressed_size] for start, place in zip(starts, places, strict=True)]
 
 
+def test_nested_columns_and_names_that_occur_twice(memory: Store, new_job: Callable[..., str]) -> None:
+    job = new_job(memory)
+    nested = pa.table({"shard": [{"a": 1, "b": ["x"]}], "key": ["k"]})
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["key", "key"])
+    for table in (nested, twice):
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        memory.put(layout.plan_path(job, 0), sink.getvalue().to_pybytes())
+        with pytest.raises(CorruptArchive):
+            list(read_plan(memory, job))
+
+
 # --- damage -----------------------------------------------------------------------------------------
 
 
