@@ -22,7 +22,7 @@ from lichen.models import defaults
 
 if TYPE_CHECKING:
     from lichen.pipeline.archive.reader import Archive
-    from lichen.pipeline.engine.config import JobSummary, Progress
+    from lichen.pipeline.engine.progress import JobSummary, Progress
     from lichen.pipeline.report import Report
     from lichen.pipeline.verify import VerifyResult
 

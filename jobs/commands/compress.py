@@ -13,7 +13,7 @@ from lichen.models.errors import UsageError
 
 if TYPE_CHECKING:
     from lichen.jobs.live import Live
-    from lichen.pipeline.engine.config import JobSummary, Progress
+    from lichen.pipeline.engine.progress import JobSummary, Progress
 
 NAMES = 10
 
@@ -93,6 +93,9 @@ def compress(
     picture_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds to read one source, or to decode one: then it is stored undecoded.")
     ] = 120.0,
+    max_source_bytes: Annotated[
+        int, typer.Option(min=1, help="Larger sources are not read, but named. Default: 2 GiB.")
+    ] = 1 << 31,
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     source_options: Annotated[
@@ -134,6 +137,7 @@ def compress(
         on_collision=on_collision.value,
         abandon=abandon,
         picture_timeout=picture_timeout,
+        max_source_bytes=max_source_bytes,
         shard_bytes=None if shard_megabytes is None else shard_megabytes * 1_000_000,
         executor="local" if local else "auto",
         address=address,

@@ -28,14 +28,32 @@ def put_codec(store: Store, codec: HasDecoder) -> dict[str, int]:
     """Put a codec's decoder files into the archive, unless they are there; extension to size in bytes.
 
     The JSON file comes last: where it is, the others are. Files of the same digest decode alike, so
-    those of the first who put them stay.
+    those of the first who put them stay. Raises ``CorruptArchive`` if what is there is not this codec: pictures that
+    are added would not decode with it.
     """
     files = codec.decoder_files()
+    there: dict[str, bytes] = {}
     for extension in sorted(files, key=lambda name: (name == "json", name)):
         path = layout.codec_path(codec.digest, extension)
-        if not store.exists(path):
-            store.create(path, files[extension])
+        if store.exists(path) or not store.create(path, files[extension]):
+            there[extension] = store.read_range(path, 0, store.size(path))
+    if any(there[extension] != files[extension] for extension in there):
+        _check_same(codec.digest, {**files, **there})
     return {extension: len(content) for extension, content in files.items()}
+
+
+def _check_same(digest: str, files: Mapping[str, bytes]) -> None:
+    from lichen.models.zoo import codec_from_files
+
+    try:
+        same = codec_from_files(files).digest == digest
+    except InvalidCodec:
+        same = False
+    if not same:
+        raise CorruptArchive(
+            f"the files {layout.codec_path(digest, 'json')} and beside it are damaged; put them back from a copy of "
+            "the archive, or delete them, and the same command puts them there again"
+        )
 
 
 def codec_name(store: Store, digest: str) -> str:

@@ -10,12 +10,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
 from lichen.models.errors import ArchiveError, CorruptArchive, UsageError
 from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.bounded import BoundedParquet, parquet_errors
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
-from lichen.pipeline.archive.index_file import MAX_FOOTER, parquet_errors
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.lease import is_live
 from lichen.pipeline.archive.marker import read_marker
@@ -159,7 +157,7 @@ def _is_left_over(store: Store, path: str, jobs: Iterable[str]) -> bool:
     """
     try:
         with store.open(path) as file, parquet_errors(path):
-            found = pq.ParquetFile(file, thrift_string_size_limit=MAX_FOOTER).metadata
+            found = BoundedParquet(file, path).metadata
             shard = found.schema.names.index("shard")
             bounds = [found.row_group(number).column(shard).statistics for number in range(found.num_row_groups)]
             stated = (found.metadata or {}).get(b"lichen.snapshot", b"")

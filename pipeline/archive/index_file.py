@@ -5,28 +5,14 @@ from __future__ import annotations
 import struct
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lichen.models.errors import CorruptArchive, MissingObject
-from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table
+from lichen.pipeline.archive.bounded import MAX_FOOTER, BoundedParquet, parquet_errors
+from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table, with_later_columns
 from lichen.pipeline.archive.store import Store
-
-MAX_FOOTER = 64 * 1024 * 1024
-MAX_GROUP_ROWS = 1_000_000
-MAX_GROUP_BYTES = 1 << 29
-
-
-@contextmanager
-def parquet_errors(where: str) -> Iterator[None]:
-    """What pyarrow raises for malformed files, as ``CorruptArchive``."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, IndexError, OverflowError) as error:
-        raise CorruptArchive(f"{where}: {error}") from error
 
 
 class IndexFile:
@@ -55,15 +41,9 @@ class IndexFile:
             raise CorruptArchive(f"{path} has {self.file.tell()} bytes instead of {size}")
         with parquet_errors(path):
             self._check_footer(size)
-            self._parquet = pq.ParquetFile(
-                self.file,
-                pre_buffer=True,
-                page_checksum_verification=True,
-                thrift_string_size_limit=MAX_FOOTER,
-                thrift_container_size_limit=1_000_000,
-            )
-            check_schema(self._parquet.schema_arrow, path)
-            self._metadata = self._parquet.metadata
+        self._parquet = BoundedParquet(self.file, path)
+        self._metadata = self._parquet.metadata
+        check_schema(self._parquet.schema, path)
         if self._metadata.num_rows != rows:
             raise CorruptArchive(f"{path} has {self._metadata.num_rows} rows instead of {rows}")
         with parquet_errors(path):
@@ -80,10 +60,7 @@ class IndexFile:
         """Least and greatest key of each row group; None where the file does not say."""
         bounds: list[tuple[str | None, str | None]] = []
         for number in range(self._metadata.num_row_groups):
-            group = self._metadata.row_group(number)
-            if group.num_rows > MAX_GROUP_ROWS or group.total_byte_size > MAX_GROUP_BYTES:
-                raise CorruptArchive(f"{self.path}: row group {number} is absurdly large")
-            column = group.column(0)
+            column = self._metadata.row_group(number).column(0)
             statistics = column.statistics if column.path_in_schema == "key" else None
             if statistics is None or not statistics.has_min_max:
                 bounds.append((None, None))
@@ -106,10 +83,10 @@ class IndexFile:
 
     def read(self, group: int, columns: Sequence[str] = COLUMNS) -> pa.Table:
         """A row group, its rows checked."""
-        with self._lock, parquet_errors(self.path):
-            table = self._parquet.read_row_group(group, columns=list(columns), use_threads=False)
-            table = table.select(list(columns)).replace_schema_metadata(None)
-            table.validate(full=True)
+        there = [name for name in columns if name in self._parquet.schema.names]
+        with self._lock:
+            table = self._parquet.read_group(group, there).replace_schema_metadata(None)
+        table = with_later_columns(table, columns)
         where = f"{self.path}, row group {group}"
         check_table(table, where, self._payload_sizes)
         with parquet_errors(where):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from lichen.models.errors import CorruptArchive, LeaseLost
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.index_file import parquet_errors
+from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.manifest import dump, load
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.sources import Source
@@ -200,14 +200,14 @@ def _read_parts(store: Store, job: str, complete: PlanSummary | None) -> Iterato
 def _read_part(store: Store, job: str, part: int, first: int) -> list[PlannedShard]:
     path = layout.plan_path(job, part)
     data = store.read(path, limit=MAX_PART_BYTES)
-    with parquet_errors(path):
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-        for name in _LATER:
-            if name not in table.schema.names:
-                table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
-        if table.schema.remove_metadata() != SCHEMA:
-            raise CorruptArchive(f"{path}: not the columns of a plan")
-        table.validate(full=True)
+    file = BoundedParquet.of_bytes(data, path, max_bytes=MAX_PART_BYTES)
+    fields = [field for field in SCHEMA if field.name in file.schema.names or field.name not in _LATER]
+    if file.schema.remove_metadata() != pa.schema(fields):
+        raise CorruptArchive(f"{path}: not the columns of a plan")
+    table = file.read_all([field.name for field in fields])
+    for name in SCHEMA.names:
+        if name not in table.column_names:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
     shards: list[PlannedShard] = []
     names = table.column("shard").to_pylist()
     rows = table.select(_SOURCE_FIELDS).to_pylist()

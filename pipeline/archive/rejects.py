@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lichen.models.errors import CorruptArchive
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.index_file import parquet_errors
+from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.sources.secrets import redact, redact_uri
 
@@ -71,9 +71,7 @@ def table_bytes(rows: Iterable[Quarantined | Skipped], kind: Reject) -> bytes:
 def read_table(store: Store, path: str, kind: Reject) -> pa.Table:
     """Read a table back; raises ``CorruptArchive`` if it is malformed."""
     data = store.read(path, limit=MAX_TABLE_BYTES)
-    with parquet_errors(path):
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-        if table.schema.remove_metadata() != schema_of(kind):
-            raise CorruptArchive(f"{path}: not the columns of a {kind.__name__} table")
-        table.validate(full=True)
-    return table.replace_schema_metadata(None)
+    file = BoundedParquet.of_bytes(data, path, max_bytes=MAX_TABLE_BYTES)
+    if file.schema.remove_metadata() != schema_of(kind):
+        raise CorruptArchive(f"{path}: not the columns of a {kind.__name__} table")
+    return file.read_all(file.schema.names).replace_schema_metadata(None)

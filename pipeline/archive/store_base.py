@@ -103,6 +103,9 @@ class Store:
             seconds = stamp.timestamp() if isinstance(stamp, datetime) else float(stamp)
             yield name, int(entry["size"]), seconds, True
 
+    def _look(self, path: str) -> None:
+        """Raise ``OSError`` for what is no file, where reading could wait for ever."""
+
     def _names(self, folder: str) -> Iterator[str]:
         """Whatever is below a folder, links and all, one by one; none if it does not exist."""
         yield from self.filesystem.find(folder)
@@ -139,6 +142,7 @@ class Store:
     def read(self, path: str, limit: int | None = None) -> bytes:
         """The whole object. ``CorruptArchive`` if it has more than ``limit`` bytes; no more are fetched."""
         with self._wrapped("read", path):
+            self._look(self._full(path))
             try:
                 # The bounded read is one request; without bounds, s3fs asks for the size first.
                 end = None if limit is None else limit + 1
@@ -160,6 +164,7 @@ class Store:
         if length == 0:
             return b""
         with self._wrapped("read", path):
+            self._look(self._full(path))
             end = offset + length
             data = bytes(self.filesystem.cat_file(self._full(path), start=offset, end=end, **self._limit(length)))
         if len(data) != length:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from lichen.pipeline.archive.ranges import plan_ranges
+
+GAP = 8 * 1024
 
 
 class StoreFile(io.RawIOBase):
@@ -14,6 +18,26 @@ class StoreFile(io.RawIOBase):
         self._read_range, self._size, self._position = read_range, size, 0
         self.requests = 0
         self.bytes_read = 0
+        self._kept: list[tuple[int, bytes]] = []
+
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of (offset, length) ranges, neighbours read together. They answer reads until the next call."""
+        for offset, length in ranges:
+            if offset < 0 or length < 0 or offset + length > self._size:
+                raise ValueError(f"{length} bytes at {offset} are not all in the file")
+        self._kept = []
+        found = [b""] * len(ranges)
+        for request in plan_ranges(ranges, GAP):
+            data = self._load(request.start, request.length)
+            self._kept.append((request.start, data))
+            for part in request.parts:
+                found[part.number] = data[part.start : part.start + part.length]
+        return found
+
+    def _load(self, offset: int, length: int) -> bytes:
+        self.requests += 1
+        self.bytes_read += length
+        return self._read_range(offset, length)
 
     def readable(self) -> bool:
         return True
@@ -34,11 +58,12 @@ class StoreFile(io.RawIOBase):
         length = left if size is None or size < 0 else min(size, left)
         if length == 0:
             return b""
-        data = self._read_range(self._position, length)
+        start = self._position
         self._position += length
-        self.requests += 1
-        self.bytes_read += length
-        return data
+        for begin, kept in self._kept:
+            if begin <= start and start + length <= begin + len(kept):
+                return kept[start - begin : start - begin + length]
+        return self._load(start, length)
 
     def readall(self) -> bytes:
         return self.read()

@@ -87,6 +87,10 @@ class LocalStore(Store):
             raise OSError(errno.EPERM, "not a regular file of the archive; it stays")
         target.unlink()
 
+    def _look(self, path: str) -> None:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.ENXIO, "not a regular file")
+
     def _list(self, folder: str) -> Iterator[tuple[str, int, float, bool]]:
         direct = self._link_to(Path(folder, "any")) is None
         for parent, _, names in os.walk(folder, onerror=self._unlisted):

@@ -13,7 +13,7 @@ from lichen.models.codec import check_effort
 from lichen.models.errors import UsageError
 from lichen.pipeline.archive.commit import ShardCommit
 from lichen.pipeline.archive.manifest import Json
-from lichen.pipeline.sources import Source
+from lichen.pipeline.sources import MAX_SOURCE_BYTES, Source
 from lichen.pipeline.sources.base import is_local, local_path
 from lichen.pipeline.sources.secrets import without_secrets
 from lichen.pipeline.sources.unique import OnDuplicate
@@ -31,6 +31,11 @@ LOOKS = (
 STAGES = ("read", "open", "encode", "decode", "measure", "write")
 """Where a worker's threads spend their time: reading sources, decoding picture files, the codec in both directions,
 comparing pixels, and packing, spooling and reading back."""
+
+
+_AT_LEAST_ONE = (
+    "shard_bytes", "shard_pictures", "attempts", "workers", "cpus_per_worker", "lanes", "max_source_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,8 @@ class JobConfig:
     """Attempts at a shard that fails with an error before the job fails."""
     picture_timeout: float = 120.0
     """Seconds that reading one source, or decoding one picture file, may take."""
+    max_source_bytes: int = MAX_SOURCE_BYTES
+    """Larger sources are not read."""
 
     executor: ExecutorName = "auto"
     """``process`` is one worker process on this machine, ``ray`` any number of them anywhere, ``local`` this process.
@@ -113,7 +120,15 @@ class JobConfig:
             raise UsageError(f"picture_timeout is in seconds, above 0, not {self.picture_timeout}")
         if self.on_collision not in ("error", "replace", "keep"):
             raise UsageError(f"on_collision must be error, replace or keep, not {self.on_collision!r}")
-        for name in ("shard_bytes", "shard_pictures", "attempts", "workers", "cpus_per_worker", "lanes"):
+        for name in (
+            "shard_bytes",
+            "shard_pictures",
+            "attempts",
+            "workers",
+            "cpus_per_worker",
+            "lanes",
+            "max_source_bytes",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
@@ -186,6 +201,7 @@ class WorkerConfig:
     ms_ssim: float
     store_others: bool
     picture_timeout: float
+    max_source_bytes: int
     device: str
     precision: str
     lanes: int | None
@@ -306,86 +322,3 @@ class CodecFiles:
     def decoder_files(self) -> Mapping[str, bytes]:
         """What ``put_codec`` asks for."""
         return self.files
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a running job stands. Rates are those of this run alone."""
-
-    job: str
-    counts: Counts
-    """Everything that is done, earlier runs of the job included, and shards in work so far."""
-    fresh: Counts
-    """What this run did."""
-    shards_done: int
-    shards_planned: int
-    planned_sources: int
-    """Sources in the plan so far; all of them once ``plan_complete``."""
-    planned_bytes: int
-    plan_complete: bool
-    seconds: float
-    """Since the first shard was handed out."""
-
-    @property
-    def images_per_second(self) -> float:
-        return self.fresh.sources / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def megapixels_per_second(self) -> float:
-        return self.fresh.pixels / 1e6 / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds to go, by source bytes where sizes are known; None while it cannot be told."""
-        if not self.plan_complete or self.seconds <= 0 or not self.fresh.sources:
-            return None
-        if self.planned_bytes and self.fresh.source_bytes:
-            left, done = max(0, self.planned_bytes - self.counts.source_bytes), self.fresh.source_bytes
-        else:
-            left, done = max(0, self.planned_sources - self.counts.sources), self.fresh.sources
-        return left / done * self.seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobSummary:
-    """How a job ended. ``job`` is None if nothing had to be done."""
-
-    job: str | None
-    snapshot: int | None
-    resumed: bool
-    counts: Counts
-    """Of the whole job, over all its runs."""
-    shards: int
-    splits: int
-    worker_deaths: int
-    seconds: float
-    """Of this run, from the first shard handed out to the snapshot."""
-    startup_seconds: float
-    """Of this run, before that: executor, codec, listing."""
-    megapixels_per_second: float
-    """Of this run, start-up apart."""
-    unchanged: int
-    """Sources that an update found in the archive as they are, or found to be no pictures before."""
-    passed_over: int
-    """Those of them that are no pictures."""
-    missing: int
-    """Pictures of this source in the archive whose source is gone; they stay."""
-    not_applied: Mapping[str, tuple[Any, Any]]
-    """Settings by which the unchanged pictures were not compressed: what those of the last job were, and what was
-    asked for now."""
-    missing_names: tuple[str, ...]
-    """The first of them, as are the names below."""
-    quarantined_names: tuple[str, ...]
-    skipped_names: tuple[str, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """0; 3 when sources could not be read; 1 when sources were looked at and nothing is in the archive."""
-        if self.counts.quarantined:
-            return 3
-        return 1 if self.counts.skipped + self.passed_over and not self.archived else 0
-
-    @property
-    def archived(self) -> int:
-        """Pictures of these sources that are in the archive, as far as this job knows."""
-        return self.counts.compressed + self.counts.stored + self.unchanged - self.passed_over

@@ -25,9 +25,10 @@ from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
 from lichen.pipeline.archive.snapshot import write_snapshot
 from lichen.pipeline.archive.store import LocalStore, Store, open_store
 from lichen.pipeline.engine.changes import Changes
-from lichen.pipeline.engine.config import Counts, JobConfig, JobSummary, Progress
+from lichen.pipeline.engine.config import Counts, JobConfig
 from lichen.pipeline.engine.executor import Executor, make_executor
 from lichen.pipeline.engine.planner import Planner
+from lichen.pipeline.engine.progress import JobSummary, Progress
 from lichen.pipeline.engine.schedule import Schedule
 from lichen.pipeline.engine.work import Planning, Work
 
@@ -89,7 +90,7 @@ class _Driver:
             if fresh:
                 lease = self._begin(stack)
             put_codec(store, files)
-            with acquire(store, None, wait=DECIDING) if store.conditional else nullcontext():
+            with acquire(store, None, wait=DECIDING, stop=self._stop) if store.conditional else nullcontext():
                 work, job = self._planning.settle(work, executor.workers, files.digest)
                 if job is None:
                     assert work.changes is not None

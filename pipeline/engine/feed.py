@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
 from lichen.models.errors import (
+    DamagedPicture,
     LichenError,
     NotAPicture,
     PictureTimeout,
@@ -24,8 +26,9 @@ from lichen.models.errors import (
 from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.images import MAX_PIXELS, Picture, read_picture
 from lichen.pipeline.lanes import LARGE_PIXELS
-from lichen.pipeline.sources import Source, read_source
+from lichen.pipeline.sources import MAX_SOURCE_BYTES, Source, read_again, read_source
 from lichen.pipeline.sources.base import is_local
+from lichen.pipeline.sources.secrets import redact_uri
 
 AHEAD_BYTES = 128 * 1024 * 1024
 AHEAD_PIXELS = 1 << 25
@@ -46,7 +49,7 @@ class Item:
     picture: Picture | None = None
     failure: LichenError | None = None
     alone: bool = False
-    """Large, or broken: to be opened by ``open_alone`` when nothing else is being worked on."""
+    """Large, or broken: to be opened by ``Feed.open_alone`` when nothing else is being worked on."""
     read_seconds: float = 0.0
     open_seconds: float = 0.0
     counted: int = 0
@@ -55,24 +58,6 @@ class Item:
     @property
     def pixels(self) -> int:
         return 0 if self.picture is None else self.picture.pixels.shape[0] * self.picture.pixels.shape[1]
-
-
-def open_alone(item: Item, patience: Patience) -> None:
-    """Open a picture of any allowed size."""
-    start = perf_counter()
-    try:
-        item.picture = _open(item, patience)
-    except (NotAPicture, UnsupportedPicture, UndecodablePicture) as error:
-        item.failure = error
-    item.open_seconds += perf_counter() - start
-
-
-def _open(item: Item, patience: Patience, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode in time. Raises what ``read_picture`` raises, and ``PictureTimeout``."""
-    try:
-        return patience.call(lambda: read_picture(item.data, name=item.source.key, max_pixels=max_pixels))
-    except TimeoutError as error:
-        raise PictureTimeout(f"did not decode within {patience.seconds:g} s (--picture-timeout)") from error
 
 
 class Feed:
@@ -91,13 +76,14 @@ class Feed:
         group_pictures: int,
         group_pixels: int,
         patience: Patience,
+        max_bytes: int = MAX_SOURCE_BYTES,
         store_only: bool = False,
     ) -> None:
         """``openers`` is how many pictures may be opened at once; the rest of the readers wait for bytes.
 
-        ``patience`` limits the time of each read and of each decoding.
+        ``patience`` limits the time of each read and of each decoding, ``max_bytes`` the size of a source.
         """
-        self._patience = patience
+        self._patience, self._max_bytes = patience, max_bytes
         self._sources: Iterator[Source] = iter(sources)
         self._options = dict(options)
         self._group_pictures, self._group_pixels = group_pictures, group_pixels
@@ -155,12 +141,54 @@ class Feed:
                 self._queued_bytes += _size(source)
             self._queue.append(self._pool.submit(self._load, source))
 
-    def _read(self, source: Source) -> bytes:
+    def open_alone(self, item: Item) -> None:
+        """Open a picture of any allowed size."""
+        item.alone = False
+        self._open(item, MAX_PIXELS)
+
+    def _open(self, item: Item, max_pixels: int) -> None:
+        """Decode in time; what looks damaged only after it was read again."""
+        start = perf_counter()
+        for sure in (False, True):
+            try:
+                look = partial(read_picture, item.data, name=item.source.key, max_pixels=max_pixels)
+                item.picture = self._patience.call(look)
+                break
+            except TimeoutError:
+                seconds = self._patience.seconds
+                item.failure = PictureTimeout(f"did not decode within {seconds:g} s (--picture-timeout)")
+                break
+            except (NotAPicture, UnsupportedPicture) as error:
+                item.failure = error
+                break
+            except UndecodablePicture as error:
+                if max_pixels < MAX_PIXELS and not isinstance(error, DamagedPicture):
+                    item.alone = True  # perhaps only too large for this limit
+                    break
+                item.failure = error
+                if sure or not self._was_damaged_on_its_way(item):
+                    break
+                item.failure = None
+        item.open_seconds += perf_counter() - start
+
+    def _was_damaged_on_its_way(self, item: Item) -> bool:
+        """Read a source again. True if other bytes came, which the item then holds."""
         try:
-            return self._patience.call(lambda: read_source(source, storage_options=self._options))
+            data = self._read(item.source, lambda source, **how: read_again(source, item.data, **how))
+        except SourceUnreadable as error:
+            item.failure = error
+            return False
+        if data == item.data:
+            return False
+        item.data, item.sha256 = data, sha256(data).digest()
+        return True
+
+    def _read(self, source: Source, read: Callable[..., bytes] = read_source) -> bytes:
+        try:
+            return self._patience.call(lambda: read(source, storage_options=self._options, max_bytes=self._max_bytes))
         except TimeoutError as error:
             raise SourceUnreadable(
-                f"{source.uri} was not read within {self._patience.seconds:g} s (--picture-timeout)"
+                f"{redact_uri(source.uri)} was not read within {self._patience.seconds:g} s (--picture-timeout)"
             ) from error
 
     def _load(self, source: Source) -> Item:
@@ -176,16 +204,7 @@ class Feed:
         if self._store_only:
             return item
         with self._opening:
-            start = perf_counter()
-            try:
-                item.picture = _open(item, self._patience, LARGE_PIXELS)
-            except PictureTimeout as error:
-                item.failure = error
-            except UndecodablePicture:
-                item.alone = True  # perhaps only too large for this limit
-            except (NotAPicture, UnsupportedPicture) as error:
-                item.failure = error
-            item.open_seconds = perf_counter() - start
+            self._open(item, LARGE_PIXELS)
         with self._count_lock:
             self._open_pixels += item.pixels
         return item

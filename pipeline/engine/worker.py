@@ -21,6 +21,7 @@ import numpy as np
 from lichen.models.codec import Codec
 from lichen.models.errors import (
     CommitConflict,
+    DamagedPicture,
     JobInterrupted,
     NotAPicture,
     SourceUnreadable,
@@ -35,7 +36,7 @@ from lichen.pipeline.archive.store import LocalStore, open_store
 from lichen.pipeline.closing import Closing
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
-from lichen.pipeline.engine.feed import Feed, Item, open_alone
+from lichen.pipeline.engine.feed import Feed, Item
 from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.lanes import Lanes, group_pixels
 from lichen.pipeline.quality import measure
@@ -143,6 +144,7 @@ class Worker(Closing):
             group_pictures=GROUP_PICTURES,
             group_pixels=group_pixels(self.codec),
             patience=self.patience,
+            max_bytes=self.config.max_source_bytes,
             store_only=task.store_only,
         )
 
@@ -175,7 +177,7 @@ class _Attempt:
             watch = Stopwatch()
             with self._worker.lanes.turn(alone=group[0].alone):
                 if group[0].alone:
-                    open_alone(group[0], self._worker.patience)
+                    feed.open_alone(group[0])
                 counts = self._work(group, watch)
             for item in group:
                 watch.seconds["read"] += item.read_seconds
@@ -282,7 +284,8 @@ def _source_columns(item: Item) -> dict[str, Any]:
 def _picture_columns(item: Item) -> dict[str, Any]:
     """What is known of a picture: all of one that was opened, its format of another."""
     if item.picture is None:
-        return {"source_format": formats.sniff(item.data)}
+        damaged = True if isinstance(item.failure, DamagedPicture) else None
+        return {"source_format": formats.sniff(item.data), "damaged": damaged}
     height, width = item.picture.pixels.shape[:2]
     return {
         "width": width,
@@ -290,4 +293,5 @@ def _picture_columns(item: Item) -> dict[str, Any]:
         "mode": item.picture.mode,
         "bit_depth": item.picture.bit_depth,
         "source_format": item.picture.source_format,
+        "damaged": False,
     }

@@ -232,6 +232,28 @@ def test_compress_update_and_report(photo_files: dict[str, bytes], tmp_path: Pat
     assert [job["state"] for job in json.loads(run("status", archive, "--json"))] == ["finished", "finished"]
 
 
+@pytest.mark.parametrize("name", ["shards/00000.tar", "snapshots/epoch-1.pt", ".tmp/cache", "jobs/list.txt"])
+def test_gc_leaves_a_data_set_that_has_folders_like_ours(
+    photo_files: dict[str, bytes], tmp_path: Path, name: str
+) -> None:
+    """Webdataset and MosaicML layouts have ``shards/``; training jobs have ``snapshots/``."""
+    theirs = tmp_path / "ds" / name
+    for path, data in ((tmp_path / "ds/images/grey.png", photo_files["grey.png"]), (theirs, b"precious")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    said = errors("compress", tmp_path / "ds/images", tmp_path / "ds", "--codec", "webp", "--local", code=2)
+    assert name in said and "is there already" in said and not (tmp_path / "ds/lichen.json").exists()
+    theirs.rename(tmp_path / "aside")
+    theirs.parent.rmdir()
+    compress(tmp_path / "ds/images", tmp_path / "ds", "--local")
+    theirs.parent.mkdir(exist_ok=True)
+    (tmp_path / "aside").rename(theirs)
+    os.utime(theirs, (1, 1))
+    assert json.loads(run("gc", tmp_path / "ds", "--older-than", "0", "--keep-snapshots", "1", "--json"))["files"] == []
+    assert theirs.read_bytes() == b"precious" and (tmp_path / "ds/images/grey.png").exists()
+    assert "all good" in run("verify", tmp_path / "ds", "--source", tmp_path / "ds/images")
+
+
 def test_compress_with_an_unreadable_source_exits_with_3(photo_files: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(photo_files["alpha.png"])
     manifest = tmp_path / "list.txt"

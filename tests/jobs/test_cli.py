@@ -154,10 +154,10 @@ def test_evaluate_end_to_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("executor", [(), ("--local",), ("--address", "local")])
 def test_sigterm_ends_with_a_message_at_any_moment(tmp_path: Path, delay: float, executor: tuple[str, ...]) -> None:
     """While it imports, lists, starts a worker, loads the codec: never a traceback, never silence."""
+    command = ["compress", str(KODAK_FOLDER), str(tmp_path / "archive"), "--effort", "9", *executor]
     job = subprocess.Popen(
-        [sys.executable, "-c", RUN, "compress", str(KODAK_FOLDER), str(tmp_path / "archive"), "--effort", "9", *executor],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", RUN, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     with pytest.raises(subprocess.TimeoutExpired):
         job.wait(delay)
     job.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ from lichen.models.card import MAX_JSON_BYTES
 from lichen.models.codec import Codec
 from lichen.models.errors import CorruptArchive
 from lichen.models.zoo import _shipped, load_codec
-from lichen.pipeline.archive.codecs import codec_name
+from lichen.pipeline.archive.codecs import codec_name, put_codec
 from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.store import Store
 from lichen.pipeline.report import make_report
 
 
@@ -70,3 +72,24 @@ def test_a_card_has_a_name_or_is_called_damaged(
             codec_name(archive.store, digest)
         done = CliRunner().invoke(build_app(), ["report", str(folder), "--json"])
         assert done.exit_code == 1 and digest in done.stderr
+
+
+def test_files_of_a_codec_that_are_there_are_looked_at(memory: Store) -> None:
+    codec = snapped_codec("mbt2018-mean")
+    files = codec.decoder_files()
+    put_codec(memory, codec)
+    put_codec(memory, codec)
+    paths = {extension: f"codecs/{codec.digest}.{extension}" for extension in files}
+    assert {name: memory.read(path) for name, path in paths.items()} == files
+    other_layout = json.dumps(json.loads(files["json"]), indent=1).encode()
+    memory.put(paths["json"], other_layout)
+    put_codec(memory, codec)
+    assert memory.read(paths["json"]) == other_layout  # decodes alike, and was there first
+    for extension, path in paths.items():
+        for damaged in (b"", b"theirs", files[extension][:-1], files[extension][:-1] + b"\x01"):
+            memory.put(path, damaged)
+            with pytest.raises(CorruptArchive, match=codec.digest):
+                put_codec(memory, codec)
+        memory.delete([path])
+        put_codec(memory, codec)
+        assert memory.read(path) in (files[extension], other_layout)

@@ -158,6 +158,25 @@ def test_a_file_of_the_users_with_the_name_of_the_marker(tmp_path: Path, content
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_never_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "lichen.json"
+    if kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    store = open_store(str(tmp_path))
+    for action in (
+        lambda: check_vacant(store),
+        lambda: create_marker(store, exist_ok=True),
+        lambda: collect(store, older_than=-60),
+        lambda: Archive.open(str(tmp_path)),
+        lambda: store.read_range("lichen.json", 0, 5),
+    ):
+        with pytest.raises(StoreError, match="not a regular file"):
+            action()
+
+
 # --- links ------------------------------------------------------------------------------------------
 
 

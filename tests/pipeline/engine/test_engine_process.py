@@ -22,9 +22,10 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.engine import process
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT
-from lichen.pipeline.engine.config import JobConfig, Progress
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
 from lichen.pipeline.engine.executor import choose
+from lichen.pipeline.engine.progress import Progress
 
 Make = Callable[..., JobConfig]
 Pictures = Callable[..., Path]

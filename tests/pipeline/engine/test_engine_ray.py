@@ -20,8 +20,9 @@ from lichen.models.errors import UnknownCodec
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.engine import ray_executor
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT
-from lichen.pipeline.engine.config import JobConfig, Progress
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
+from lichen.pipeline.engine.progress import Progress
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
