@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +59,8 @@ class Originals:
         message = ""
         if source is not None:
             try:
-                data = read_source(source, storage_options=self._options)
+                # whatever was archived can be compared, however large the job's --max-source-bytes was
+                data = read_source(source, storage_options=self._options, max_bytes=sys.maxsize)
             except SourceUnreadable as error:
                 reason, message = "could not be read now", str(error)
             else:

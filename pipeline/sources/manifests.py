@@ -76,8 +76,8 @@ def _parse_text(file: IO[bytes], name: str) -> Iterator[Entry]:
             fault = f"longer than {MAX_LINE:,} bytes"
             while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                 pass
-        elif any(ord(character) < 32 or character == "\x7f" for character in text):
-            fault = "control characters, which no URI has"
+        elif "\0" in text:
+            fault = "null bytes, which no URI has"
         elif text and _is_nowhere(text):
             fault = "names no file"
         if fault is not None:

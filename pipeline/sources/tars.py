@@ -43,7 +43,7 @@ def tar_members(tar: Source, options: Mapping[str, Any] | None, *, hidden: bool 
         for number, member in enumerate(_members(tar, options)):
             if len(member.name) > _MAX_NAME:
                 message = f"{redact_uri(tar.uri)}: a name of {len(member.name):,} characters at byte {member.offset}"
-                yield replace(tar, key=f"{tar.key}:{member.offset}", fault=message)
+                yield replace(tar, key=f"{tar.key}:{member.offset}", size=None, fault=message)
                 continue
             name = _clean(member.name)
             if is_hidden(name) and not hidden:
@@ -57,7 +57,7 @@ def tar_members(tar: Source, options: Mapping[str, Any] | None, *, hidden: bool 
     if links:
         yield from _linked(tar, options, links, hidden)
     if damage is not None:
-        yield replace(tar, fault=damage)
+        yield replace(tar, size=None, fault=damage)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -179,11 +179,11 @@ def walk_s3(
 def has_entries(file_system: Any, path: str) -> bool:
     """Whether something lies below a name that is an object itself."""
     path = path.rstrip("/")
-    if hasattr(file_system, "call_s3"):
+    try:
+        if not hasattr(file_system, "call_s3"):
+            return bool(_entries(file_system, path + "/"))
         bucket, _, key = path.partition("/")
         page = file_system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/", MaxKeys=2)
         return any(item["Key"] != f"{key}/" for item in page.get("Contents", ()))
-    try:
-        return bool(_entries(file_system, path + "/"))
-    except Exception:  # noqa: BLE001 - file systems say in many ways that this is no folder
+    except Exception:  # noqa: BLE001 - that this is no folder is said in many ways; or listing is not allowed
         return False

@@ -12,6 +12,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,21 @@ def test_a_prefix_behind_an_empty_object(bucket: Bucket) -> None:
     with pytest.raises(UsageError, match="both/"):
         keys(f"{bucket.url}/both", storage_options=bucket.options)
     assert keys(f"{bucket.url}/both/", storage_options=bucket.options) == ["c.jpg"]
+
+
+def test_an_object_of_a_bucket_that_may_not_be_listed(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading may be allowed without listing."""
+    bucket.file_system.pipe_file(f"{bucket.name}/a.jpg", b"A")
+    real = type(bucket.file_system).call_s3
+
+    def call(self: Any, method: str, **request: Any) -> Any:
+        if method == "list_objects_v2":
+            raise PermissionError("Access Denied")
+        return real(self, method, **request)
+
+    monkeypatch.setattr(type(bucket.file_system), "call_s3", call)
+    [source] = list_sources(f"{bucket.url}/a.jpg", storage_options=bucket.options)
+    assert read_source(source, storage_options=bucket.options) == b"A"
 
 
 @pytest.fixture
