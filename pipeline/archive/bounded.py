@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from lichen.models.errors import CorruptArchive
 from lichen.pipeline.archive.pages import check_lengths, read_pages
-from lichen.pipeline.archive.store_file import StoreFile
+from lichen.pipeline.archive.store_file import Refused, StoreFile
 
 MAX_FOOTER = 64 * 1024 * 1024
 MAX_GROUP_ROWS = 1 << 20
@@ -38,6 +38,7 @@ class BoundedParquet:
 
     def __init__(self, file: StoreFile, where: str, *, max_bytes: int = MAX_GROUP_BYTES) -> None:
         self._file, self._where, self._max_bytes = file, where, max_bytes
+        self._seen: set[tuple[int, int]] = set()
         with parquet_errors(where):
             self._parquet = pq.ParquetFile(
                 file,
@@ -58,6 +59,28 @@ class BoundedParquet:
         return cls(
             StoreFile(lambda offset, length: data[offset : offset + length], len(data)), where, max_bytes=max_bytes
         )
+
+    def column(self, group: int, number: int) -> pq.ColumnChunkMetaData:
+        """What the footer says of a column of a row group.
+
+        Where a footer contradicts itself, pyarrow's own access ends the process: it does not catch the C++ exception.
+        The reader of rows does, and looks at the same before it reads, so it comes first, without a byte to read. It
+        does not look at groups without rows, which have no columns here.
+        """
+        if self.metadata.row_group(group).num_rows == 0:
+            raise CorruptArchive(f"{self._where}: row group {group} has no rows")
+        if (group, number) not in self._seen:
+            self._file.refusing = True
+            try:
+                with parquet_errors(self._where):
+                    self._parquet.reader.read_row_group(group, column_indices=[number], use_threads=False)
+            except CorruptArchive as error:
+                if not isinstance(error.__cause__, Refused):
+                    raise
+            finally:
+                self._file.refusing = False
+            self._seen.add((group, number))
+        return self.metadata.row_group(group).column(number)
 
     def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
         """Some columns of a row group, in that order; validated."""
@@ -94,7 +117,9 @@ class BoundedParquet:
     def _batch_rows(self, group: int, columns: Sequence[str]) -> int:
         """How many rows may be decoded at once. Fetches the columns; their pages are looked at, not decoded."""
         stated = self.metadata.row_group(group)
-        chunks = [stated.column(self._numbers[name]) for name in columns]
+        if stated.num_rows == 0:
+            return 1
+        chunks = [self.column(group, self._numbers[name]) for name in columns]
         places = []
         for chunk in chunks:
             start = chunk.data_page_offset

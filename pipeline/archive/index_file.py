@@ -60,8 +60,8 @@ class IndexFile:
         """Least and greatest key of each row group; None where the file does not say."""
         bounds: list[tuple[str | None, str | None]] = []
         for number in range(self._metadata.num_row_groups):
-            column = self._metadata.row_group(number).column(0)
-            statistics = column.statistics if column.path_in_schema == "key" else None
+            column = self._parquet.column(number, 0) if self._metadata.row_group(number).num_rows else None
+            statistics = column.statistics if column is not None and column.path_in_schema == "key" else None
             if statistics is None or not statistics.has_min_max:
                 bounds.append((None, None))
             else:

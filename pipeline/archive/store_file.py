@@ -10,6 +10,10 @@ from lichen.pipeline.archive.ranges import plan_ranges
 GAP = 8 * 1024
 
 
+class Refused(OSError):
+    """A read that a file refuses (``StoreFile.refusing``)."""
+
+
 class StoreFile(io.RawIOBase):
     """A read-only file of ``size`` bytes over ``read_range(offset, length)``; counts requests and bytes."""
 
@@ -19,6 +23,8 @@ class StoreFile(io.RawIOBase):
         self.requests = 0
         self.bytes_read = 0
         self._kept: list[tuple[int, bytes]] = []
+        self.refusing = False
+        """Whether reads raise ``Refused``."""
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """The bytes of (offset, length) ranges, neighbours read together. They answer reads until the next call."""
@@ -58,6 +64,8 @@ class StoreFile(io.RawIOBase):
         length = left if size is None or size < 0 else min(size, left)
         if length == 0:
             return b""
+        if self.refusing:
+            raise Refused("not now")
         start = self._position
         self._position += length
         for begin, kept in self._kept:
