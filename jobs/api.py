@@ -42,8 +42,8 @@ def compress(
     """Compress folders, bucket prefixes, tar files, manifests or single files into an archive.
 
     Goes on with a job that was interrupted, and updates an archive that is there. ``local`` works in this process
-    instead of on Ray. ``progress`` is called a few times a second. ``settings`` are the other fields of
-    ``lichen.pipeline.engine.config.JobConfig``. Raises the errors of ``run_job``; sources that could not be read
+    instead of one of its own, or of Ray. ``progress`` is called a few times a second. ``settings`` are the other fields
+    of ``lichen.pipeline.engine.config.JobConfig``. Raises the errors of ``run_job``; sources that could not be read
     raise nothing and are counted in the result.
     """
     from lichen.pipeline.engine.config import JobConfig
@@ -55,8 +55,7 @@ def compress(
         archive=fspath(archive),
         codec=codec,
         quality=quality,
-        executor="local" if local else "ray",
-        **settings,
+        **({"executor": "local"} if local else {}) | settings,
     )
     return run_job(config, progress)
 

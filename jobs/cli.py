@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Annotated, Any
@@ -20,7 +22,7 @@ from typer.core import TyperGroup
 
 from lichen.jobs import commands
 from lichen.jobs.leaving import leave
-from lichen.models.errors import LichenError
+from lichen.models.errors import JobInterrupted, LichenError
 
 ORDER = (
     "compress",
@@ -76,12 +78,23 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         build_app()(prog_name="lichen")
+    except JobInterrupted as error:  # before there was a command
+        typer.echo(f"lichen: {error}", err=True)
+        leave(error.exit_code)
+        sys.exit(error.exit_code)
     except SystemExit as stop:
         if isinstance(stop.code, int | None):
             leave(stop.code or 0)
         raise
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    """SIGTERM before (or without) a command that has an orderly end for it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise JobInterrupted("stopped by SIGTERM")
 
 
 def _show_version(asked: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lichen.pipeline.names import is_hidden
+
 
 def bytes_text(count: float) -> str:
     """``1.23 MB``: three significant digits, powers of 1000."""
@@ -24,8 +26,10 @@ def number(value: float | None, pattern: str = "{:.2f}") -> str:
 
 
 def shown(name: str, width: int | None = None) -> str:
-    """A key or a message for a terminal: control characters escaped, the middle left out beyond ``width``."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+    """A key or a message for a terminal: what nobody sees is escaped, the middle left out beyond ``width``."""
+    text = "".join(
+        c if c.isprintable() and not is_hidden(c) else c.encode("unicode_escape").decode("ascii") for c in name
+    )
     if width is not None and len(text) > width:
         tail = (width - 3) * 2 // 3
         text = f"{text[: width - 3 - tail]}...{text[-tail:]}"

@@ -150,9 +150,9 @@ def _arguments(config: Mapping[str, Any]) -> NetworkConfig:
 def _network(config: NetworkConfig, decoder: Arrays, encoder: Arrays | None) -> CodecNetwork:
     with torch.device("meta"):  # nothing is allocated until names and shapes have been compared
         network = CodecNetwork(config)
-    check_runs(network)
     given = {n: a for n, a in decoder.items() if not n.startswith(_INTEGER)} | (encoder or {})
     fit_weights(network, given, _DECODER + (_ENCODER if encoder is not None else ()))
+    check_runs(network)
     return network
 
 

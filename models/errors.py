@@ -57,6 +57,17 @@ class UndecodablePicture(LichenError):
     """A picture file that does not decode (truncated, damaged, or a decompression bomb); stored as it is."""
 
 
+class DamagedPicture(UndecodablePicture):
+    """A picture file whose data end early or contradict themselves, even if a decoder makes something of it.
+
+    It is stored as it is: its bytes are worth more than what one decoder made of them.
+    """
+
+
+class PictureTimeout(UndecodablePicture):
+    """A picture file whose decoding takes longer than the job allows; stored as it is."""
+
+
 class DuplicateKey(UsageError):
     """Two sources of one job have the same key."""
 

@@ -209,11 +209,11 @@ def _network(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None)
             network = architecture.network(architecture.config(**arguments))
         except (UsageError, ValueError, ZeroDivisionError, RuntimeError) as error:
             raise InvalidCodec(f"the constructor arguments make no network: {error}") from error
-    check_runs(network)
     weights = {n: a for n, a in decoder.items() if not n.startswith("tables.")} | (encoder or {})
     apart = tuple(f"{prefix}." for prefix in network.encoder)
     names = tuple(n for n in network.state_dict() if encoder is not None or not n.startswith(apart))
     fit_weights(network, weights, names)
+    check_runs(network)
     return network
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import stat
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +18,8 @@ from lichen.models.errors import LichenError, UsageError
 from lichen.pipeline.archive.index import IndexRow
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.images import save_picture, to_pil
+from lichen.pipeline.names import is_hidden
+from lichen.pipeline.pictures.saving import not_carried
 from lichen.pipeline.unpack import Unpacked, unpack
 
 Format = Literal["png", "jpeg", "original"]
@@ -38,13 +43,18 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """What was written. ``left_out`` counts compressed pictures where only originals were asked for."""
+    """What was written. ``left_out`` counts compressed pictures where only originals were asked for.
+
+    ``not_carried`` counts, for each kind of metadata that the files cannot hold, the pictures that have it; it stays in
+    the archive.
+    """
 
     written: int
     originals: int
     bytes: int
     left_out: int
     problems: tuple[Problem, ...]
+    not_carried: Mapping[str, int] = field(default_factory=dict)
 
 
 def keeps_name(key: str, format_: Format) -> bool:
@@ -55,8 +65,10 @@ def keeps_name(key: str, format_: Format) -> bool:
 class Destination:
     """The files of one folder: a path of its own for every key, and none outside the folder.
 
-    Folders of keys become folders. Parts of a key that mean something else to a file system (empty, ``.``, ``..``,
-    control characters) are written as ``%`` and two hexadecimal digits for each character. Where the ending
+    Folders of keys become folders. The folder itself may be a symbolic link, but nothing is written through links
+    inside it, whoever put them there. Parts of a key that mean something else to a file system (empty, ``.``,
+    ``..``) and characters that nobody sees (``is_hidden``) are written as ``%`` and two hexadecimal digits for each
+    byte. Where the ending
     changes, ``a.jpg`` becomes ``a.png``, or ``a.jpg.png`` if another picture of this export has that name already. A
     picture whose own name is taken has its ending twice.
     """
@@ -83,19 +95,53 @@ class Destination:
 
     def write(self, path: Path, data: bytes) -> None:
         """Put a file there, whole or not at all. Raises ``UsageError`` if it exists and must not be replaced."""
-        temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
+        *folders, name = path.relative_to(self.folder).parts
+        temporary = f".{secrets.token_hex(8)}.partial"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and not self.overwrite:
-                raise UsageError(f"{path} exists already")
-            try:
-                temporary.write_bytes(data)
-                temporary.replace(path)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _inner_folder(self.folder, folders) as inside:
+                if not self.overwrite and _mode(name, inside) is not None:
+                    raise UsageError(f"{path} exists already")
+                try:
+                    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=inside)
+                    with open(handle, "wb") as file:
+                        file.write(data)
+                    os.replace(temporary, name, src_dir_fd=inside, dst_dir_fd=inside)
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        os.unlink(temporary, dir_fd=inside)
+                    raise
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _inner_folder(folder: Path, names: Sequence[str]) -> Iterator[int]:
+    """A handle of a folder inside another, made if it is not there. Raises ``UsageError`` at a symbolic link.
+
+    Each folder is opened from the handle of the one before, so it does not matter what others move meanwhile.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in names:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=handle)
+            if stat.S_ISLNK(_mode(name, handle) or 0):
+                raise UsageError(f"the folder {name!r} in {folder} is a symbolic link; nothing is written through it")
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _mode(name: str, folder: int) -> int | None:
+    """The mode of a file or link in a folder; None if there is none."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
 
 
 def export(
@@ -121,6 +167,7 @@ def export(
     destination = Destination(folder, overwrite=overwrite)
     counts = {"written": 0, "originals": 0, "bytes": 0, "left_out": 0}
     problems: list[Problem] = []
+    left: Counter[str] = Counter()
     for batch in batches:
         chosen = [row for row in batch if file_format != "original" or row.status == "stored"]
         counts["left_out"] += len(batch) - len(chosen)
@@ -133,10 +180,17 @@ def export(
                     continue
                 counts["written"] += 1
                 counts["originals"] += row.status == "stored"
-                counts["bytes"] += outcome
+                counts["bytes"] += outcome.size
+                left.update(outcome.not_carried)
             if progress is not None:
                 progress(len(outcomes))
-    return ExportResult(**counts, problems=tuple(problems))
+    return ExportResult(**counts, problems=tuple(problems), not_carried=dict(sorted(left.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    size: int
+    not_carried: set[str]
 
 
 class _Writer:
@@ -150,8 +204,8 @@ class _Writer:
         ordered = sorted(rows, key=lambda row: not keeps_name(row.key, self._format_of(row)))
         self._paths = {row.key: self._path(row) for row in ordered}
 
-    def write(self, item: Unpacked[IndexRow]) -> tuple[IndexRow, int | LichenError]:
-        """Bytes of the file, or why there is none. Thread-safe."""
+    def write(self, item: Unpacked[IndexRow]) -> tuple[IndexRow, _Written | LichenError]:
+        """What the file has, or why there is none. Thread-safe."""
         row = item.place
         path = self._paths[row.key]
         if isinstance(path, UsageError):
@@ -163,7 +217,8 @@ class _Writer:
             self._destination.write(path, data)
         except LichenError as error:
             return row, error
-        return row, len(data)
+        left = set() if item.decoded is None else not_carried(item.side.blocks, self._format.upper())
+        return row, _Written(len(data), left)
 
     def _format_of(self, row: IndexRow) -> Format:
         return "original" if row.status == "stored" else self._format
@@ -178,8 +233,11 @@ class _Writer:
         if item.decoded is None:
             return item.payload
         image = to_pil(item.decoded.pixels, item.place.mode or "", item.side)
+        settings = self._settings
+        if self._format == "png":  # which has the chunks that a profile was made of
+            settings = {"icc_profile": item.side.icc} | settings
         buffer = BytesIO()
-        save_picture(image, buffer, self._format.upper(), blocks=item.side.blocks, **self._settings)
+        save_picture(image, buffer, self._format.upper(), blocks=item.side.blocks, **settings)
         return buffer.getvalue()
 
 
@@ -187,4 +245,8 @@ def _safe(part: str) -> str:
     """A part of a key as a file name; almost always as it is."""
     if part in ("", ".", ".."):
         return part.replace(".", "%2E") or "%"
-    return "".join(f"%{ord(c):02X}" if ord(c) < 32 or c == "\x7f" else c for c in part)
+    return "".join(_escaped(c) if is_hidden(c) else c for c in part)
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))

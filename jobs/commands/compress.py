@@ -80,12 +80,19 @@ def compress(
     abandon: Annotated[
         bool, typer.Option("--abandon", help="Give up an unfinished job of these sources with other settings.")
     ] = False,
-    local: Annotated[bool, typer.Option("--local", help="Work in this process, without Ray.")] = False,
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster. Default: Ray on this machine.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Default: one for each GPU, or one for each node.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Work in this process: what kills it kills the job.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; `local` starts Ray on this machine. Default: a process here.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="More than one take Ray. Default: one for each GPU, or one for each node.")
+    ] = None,
     cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="Default: the cores divided by workers.")] = None,
     gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="Fractions share a GPU.")] = None,
     shard_megabytes: Annotated[int | None, typer.Option(min=1, help="Sources in one shard. Default: 256.")] = None,
+    picture_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to read one source, or to decode one: then it is stored undecoded.")
+    ] = 120.0,
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     source_options: Annotated[
@@ -97,7 +104,7 @@ def compress(
     """Compress pictures into an archive, each one verified before it counts.
 
     The same command goes on with a job that was stopped, and adds new and changed pictures to a finished one. Exits
-    with 3 if some sources could not be read.
+    with 3 if some sources could not be read, with 1 if there is no picture among them.
     """
     if len(paths) < 2:
         raise UsageError("say what to compress and into which archive: lichen compress SRC DST")
@@ -126,8 +133,9 @@ def compress(
         on_duplicate=on_duplicate.value,
         on_collision=on_collision.value,
         abandon=abandon,
+        picture_timeout=picture_timeout,
         shard_bytes=None if shard_megabytes is None else shard_megabytes * 1_000_000,
-        executor="local" if local else "ray",
+        executor="local" if local else "auto",
         address=address,
         workers=workers,
         gpus_per_worker=gpus_per_worker,
@@ -187,6 +195,13 @@ def _tell(summary: JobSummary, archive: str) -> None:
         typer.echo(f"{duration(summary.seconds)} at {rate} with verification, after {start} of start-up")
         if summary.unchanged:
             typer.echo(f"{many(summary.unchanged, 'source')} unchanged")
+    if summary.not_applied:
+        told = "; ".join(f"{name} {now}, not {then}" for name, (then, now) in summary.not_applied.items())
+        typer.echo(
+            f"Not applied to {many(summary.unchanged, 'unchanged source')}: {told.replace('_', ' ')}. "
+            "They stay as they are; compress into a new archive to have them otherwise.",
+            err=True,
+        )
     for count, names, what in (
         (counts.skipped, summary.skipped_names, "No pictures, left out"),
         (summary.missing, summary.missing_names, "In the archive, but gone from the sources"),
@@ -195,3 +210,5 @@ def _tell(summary: JobSummary, archive: str) -> None:
         if count:
             listed = ", ".join(shown(name) for name in names[:NAMES])
             typer.echo(f"{what}: {count:,} ({listed}{', ...' if count > NAMES else ''})", err=True)
+    if summary.exit_code == 1:
+        typer.echo("lichen: nothing was archived: there is no picture among the sources", err=True)

@@ -74,6 +74,9 @@ def decode(
         typer.echo(f"{said} in {shown(str(to))}")
         if result.left_out:
             typer.echo(f"{result.left_out:,} were compressed and have no original in the archive", err=True)
+        if result.not_carried:
+            kinds = ", ".join(f"{shown(kind)} ({many(count, 'picture')})" for kind, count in result.not_carried.items())
+            typer.echo(f"{file_format.upper()} files cannot hold everything; in the archive alone: {kinds}", err=True)
     for problem in result.problems[:SHOWN]:
         typer.echo(f"lichen: {shown(problem.key)}: {shown(problem.message)}", err=True)
     if len(result.problems) > SHOWN:

@@ -53,9 +53,11 @@ def train(
     lanes: Annotated[
         int, typer.Option(min=1, help="Threads that share the crops of a step: on a CPU as many as cores are fastest.")
     ] = 1,
-    perceptual: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of structural similarity in what is called distortion.")
+    ms_ssim: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of MS-SSIM in the distortion; the rest is squared error."),
     ] = 0.0,
+    ssimulacra2: Annotated[float, typer.Option(min=0, max=1, help="The same for SSIMULACRA2.")] = 0.0,
     context_crops: Annotated[
         int | None,
         typer.Option(
@@ -87,6 +89,8 @@ def train(
     for side in (crop, large_crop):
         if side % 64:
             raise UsageError(f"the side of a crop is a multiple of 64, not {side}")
+    if ms_ssim + ssimulacra2 > 1:
+        raise UsageError("the shares of --ms-ssim and --ssimulacra2 are at most 1 together")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder")
     for source in sources:
@@ -116,7 +120,8 @@ def train(
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
         lanes=lanes,
-        perceptual=perceptual,
+        ms_ssim=ms_ssim,
+        ssimulacra2=ssimulacra2,
         context_crops=context_crops,
     )
     if rate is not None:

@@ -16,10 +16,10 @@ class TrainConfig:
     layers of the networks around it, ``mean_rate`` that of the last layers of the means, ``scale_rate`` that of
     the scale network. ``lanes`` threads share the crops of a step (``lichen.jobs.training.gradients``): as many as
     there are cores are fastest on a CPU, one is repeatable. With ``relative`` the logarithm of each crop's loss counts:
-    one per cent is worth as much in a smooth crop as in a rough one. ``perceptual`` is the share of structural
-    similarity in the distortion (``lichen.jobs.training.distortion``). After the budget the context of the hyper-latent
-    is fitted to ``context_crops`` crops of up to 512 pixels a side; None means a tenth of the pixels trained on, at
-    most 1,000 such crops.
+    one per cent is worth as much in a smooth crop as in a rough one. ``ms_ssim`` and ``ssimulacra2`` are the shares of
+    those measures in the distortion (``lichen.jobs.training.distortion``). After the budget the context of the
+    hyper-latent is fitted to ``context_crops`` crops of up to 512 pixels a side; None means a tenth of the pixels
+    trained on, at most 1,000 such crops.
     """
 
     steps: int | None = None
@@ -43,7 +43,8 @@ class TrainConfig:
     checkpoint_every: int = 100
     lanes: int = 1
     relative: bool = False
-    perceptual: float = 0.0
+    ms_ssim: float = 0.0
+    ssimulacra2: float = 0.0
     context_crops: int | None = None
 
     def progress(self, step: int, minutes: float) -> float:

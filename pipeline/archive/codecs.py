@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import Protocol
 
 from lichen.models.card import MAX_JSON_BYTES, parse_card
 from lichen.models.codec import Codec
@@ -15,7 +16,15 @@ from lichen.pipeline.sources.base import is_utf8
 MAX_CODEC_BYTES = 1 << 30
 
 
-def put_codec(store: Store, codec: Codec) -> dict[str, int]:
+class HasDecoder(Protocol):
+    """A codec, or what is known of one: its digest, and its decoder's files by extension."""
+
+    @property
+    def digest(self) -> str: ...
+    def decoder_files(self) -> Mapping[str, bytes]: ...
+
+
+def put_codec(store: Store, codec: HasDecoder) -> dict[str, int]:
     """Put a codec's decoder files into the archive, unless they are there; extension to size in bytes.
 
     The JSON file comes last: where it is, the others are. Files of the same digest decode alike, so

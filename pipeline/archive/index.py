@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,6 +64,8 @@ class IndexRow(Placement):
     symbols_digest: bytes | None = None
     pixels_digest: bytes | None = None
     reason: str | None = None
+    damaged: bool | None = None
+    """Whether data of the source are missing or damaged; None where nobody looked, and in older archives."""
 
 
 def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
@@ -99,9 +101,12 @@ SCHEMA = pa.schema(
         _field("symbols_digest", pa.binary(16), True),
         _field("pixels_digest", pa.binary(16), True),
         _field("reason", pa.string(), True),
+        _field("damaged", pa.bool_(), True),
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
+LATER_COLUMNS = frozenset({"damaged"})
+"""Columns that archives of earlier versions lack; they read as null."""
 PLACEMENT_COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Placement))
 
 _DICTIONARY = ["status", "shard", "codec", "quality", "mode", "bit_depth", "source_format", "reason"]
@@ -143,6 +148,15 @@ def to_rows(table: pa.Table) -> list[IndexRow]:
 def to_placements(table: pa.Table) -> list[Placement]:
     """The rows of a table that has at least the columns of ``Placement``."""
     return [Placement(**values) for values in _values(table.select(list(PLACEMENT_COLUMNS)))]
+
+
+def with_later_columns(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The table with exactly these columns; those that it lacks are nulls."""
+    arrays = [
+        table.column(name) if name in table.column_names else pa.nulls(table.num_rows, SCHEMA.field(name).type)
+        for name in columns
+    ]
+    return pa.table(arrays, names=list(columns))
 
 
 def _values(table: pa.Table) -> list[dict[str, Any]]:
@@ -224,9 +238,11 @@ def index_bytes(table: pa.Table, metadata: Mapping[str, str], codecs: Mapping[st
 
 
 def check_schema(schema: pa.Schema, where: str) -> None:
-    """Raise ``CorruptArchive`` unless all columns are there with their types."""
+    """Raise ``CorruptArchive`` unless all columns are there with their types, apart from ``LATER_COLUMNS``."""
     for field in SCHEMA:
         number = schema.get_field_index(field.name)
+        if number < 0 and field.name in LATER_COLUMNS and field.name not in schema.names:
+            continue
         if number < 0 or schema.field(number).type != field.type:
             found = "missing" if number < 0 else f"of type {schema.field(number).type}"
             raise CorruptArchive(f"{where}: column {field.name} is {found}, not {field.type}")

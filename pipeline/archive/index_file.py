@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lichen.models.errors import CorruptArchive, MissingObject
 from lichen.pipeline.archive.bounded import MAX_FOOTER, BoundedParquet, parquet_errors
-from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table
+from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table, with_later_columns
 from lichen.pipeline.archive.store import Store
 
 
@@ -83,9 +83,10 @@ class IndexFile:
 
     def read(self, group: int, columns: Sequence[str] = COLUMNS) -> pa.Table:
         """A row group, its rows checked."""
+        there = [name for name in columns if name in self._parquet.schema.names]
         with self._lock:
-            there = [name for name in columns if name in self._parquet.schema.names]
             table = self._parquet.read_group(group, there).replace_schema_metadata(None)
+        table = with_later_columns(table, columns)
         where = f"{self.path}, row group {group}"
         check_table(table, where, self._payload_sizes)
         with parquet_errors(where):

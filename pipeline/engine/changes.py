@@ -11,13 +11,10 @@ import pyarrow.compute as pc
 
 from lichen.models.errors import DuplicateKey
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.commit import counting_commits, list_commits
-from lichen.pipeline.archive.index import microseconds
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.rejects import Skipped, read_table
 from lichen.pipeline.archive.store import LocalStore, Store
-from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_table
+from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_table, skipped_sources
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.sources import Source
 from lichen.pipeline.sources.base import is_local, local_path
@@ -29,6 +26,9 @@ class Changes:
 
     work: tuple[Source, ...]
     unchanged: int
+    """Those found to be no pictures before included."""
+    passed_over: int
+    """Those of them that are no pictures."""
     missing: tuple[str, ...]
 
 
@@ -43,7 +43,8 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
     ours = {job for job in list_jobs(store) if _is_same(read_job(store, job).config.get("source"), config.sources)}
     known = archive.table([*KNOWN_COLUMNS, "shard"])
     blank: list[Source] = []
-    diff = diff_table(known.select(list(KNOWN_COLUMNS)), _noting(sources, blank))
+    skipped = None if config.store_others else skipped_sources(store, _finished(store, ours))
+    diff = diff_table(known.select(list(KNOWN_COLUMNS)), _noting(sources, blank), skipped)
     homes = _homes(known, {source.key for source in (*diff.changed, *blank)} | set(diff.missing))
     # Where nothing is known of a source, its key tells whether it was archived, but only among our own.
     strangers = tuple(source for source in blank if source.key in homes and homes[source.key] not in ours)
@@ -56,14 +57,10 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
             )
         if config.on_collision == "keep":
             changed = tuple(source for source in changed if homes[source.key] in ours)
-    new = diff.new
-    seen = 0
-    if new and not config.store_others:
-        new = tuple(_without_skipped(store, new, ours))
-        seen = len(diff.new) - len(new)
     return Changes(
-        work=new + changed,
-        unchanged=diff.unchanged - len(strangers) + seen,
+        work=diff.new + changed,
+        unchanged=diff.unchanged - len(strangers) + diff.skipped,
+        passed_over=diff.skipped,
         missing=tuple(key for key in diff.missing if homes[key] in ours),
     )
 
@@ -113,26 +110,5 @@ def _homes(known: pa.Table, keys: set[str]) -> dict[str, str]:
     return {key: layout.job_of(shard) for key, shard in pairs}
 
 
-def _without_skipped(store: Store, sources: Iterable[Source], jobs: set[str]) -> Iterator[Source]:
-    skipped: dict[str, dict[str, object]] = {}
-    for job in sorted(jobs):
-        done = read_done(store, job)
-        if done is None or done.state != "finished":
-            continue
-        for commit in counting_commits(list_commits(store, job), job):
-            if commit.skipped is not None:
-                table = read_table(store, layout.job_path(job, f"skipped/{commit.skipped.file}"), Skipped)
-                skipped |= {row["key"]: row for row in table.to_pylist()}
-    for source in sources:
-        before = skipped.get(source.key)
-        if before is None or _differs(source, before):
-            yield source
-
-
-def _differs(source: Source, before: dict[str, object]) -> bool:
-    if source.size != before["size"] or source.etag != before["etag"]:
-        return True
-    mtime = before["mtime"]
-    if source.mtime is None or not isinstance(mtime, float):
-        return False
-    return microseconds(source.mtime) != microseconds(mtime)
+def _finished(store: Store, jobs: set[str]) -> list[str]:
+    return [job for job in sorted(jobs) if (done := read_done(store, job)) is not None and done.state == "finished"]

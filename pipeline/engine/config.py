@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lichen.models import defaults
 from lichen.models.codec import check_effort
@@ -19,10 +19,14 @@ from lichen.pipeline.sources.unique import OnDuplicate
 from lichen.pipeline.target import Floors, Target
 
 OnCollision = Literal["error", "replace", "keep"]
-ExecutorName = Literal["ray", "local"]
+ExecutorName = Literal["auto", "process", "ray", "local"]
 
 _MS_SSIM_SHARES = {1: 1 / 16, 2: 1 / 4}
 SHARD_BYTES = 256 * 1024 * 1024
+LOOKS = (
+    "codec", "quality", "effort", "min_psnr", "min_ms_ssim", "target_bpp", "psnr_floor", "block_psnr_floor",
+)  # fmt: skip
+"""Frozen settings that decide what becomes of a picture."""
 STAGES = ("read", "open", "encode", "decode", "measure", "write")
 """Where a worker's threads spend their time: reading sources, decoding picture files, the codec in both directions,
 comparing pixels, and packing, spooling and reading back."""
@@ -66,10 +70,14 @@ class JobConfig:
     shard_pictures: int = 16_384
     attempts: int = 3
     """Attempts at a shard that fails with an error before the job fails."""
+    picture_timeout: float = 120.0
+    """Seconds that reading one source, or decoding one picture file, may take."""
 
-    executor: ExecutorName = "ray"
+    executor: ExecutorName = "auto"
+    """``process`` is one worker process on this machine, ``ray`` any number of them anywhere, ``local`` this process.
+    ``auto`` takes Ray where there is something for it to do (``lichen.pipeline.engine.executor.choose``)."""
     address: str | None = None
-    """Of a Ray cluster; by default Ray is started on this machine."""
+    """Of a Ray cluster; ``local`` starts Ray on this machine."""
     workers: int | None = None
     gpus_per_worker: float | None = None
     """By default 1 where Ray has GPUs and ``device`` is not ``cpu``, else 0. Fractions share a GPU."""
@@ -96,8 +104,12 @@ class JobConfig:
         _ = self.target  # its own checks
         if math.isnan(self.psnr_floor) or math.isnan(self.block_psnr_floor):
             raise UsageError("a quality floor must be a number")
-        if self.executor not in ("ray", "local"):
-            raise UsageError(f"executor must be ray or local, not {self.executor!r}")
+        if self.executor not in get_args(ExecutorName):
+            raise UsageError(f"executor must be one of {', '.join(get_args(ExecutorName))}, not {self.executor!r}")
+        if self.executor in ("process", "local") and self.address is not None:
+            raise UsageError("an address is Ray's; leave it out, or leave the executor open")
+        if not self.picture_timeout > 0:
+            raise UsageError(f"picture_timeout is in seconds, above 0, not {self.picture_timeout}")
         if self.on_collision not in ("error", "replace", "keep"):
             raise UsageError(f"on_collision must be error, replace or keep, not {self.on_collision!r}")
         for name in ("shard_bytes", "shard_pictures", "attempts", "workers", "cpus_per_worker", "lanes"):
@@ -160,14 +172,13 @@ class WorkerConfig:
 
     archive: str
     archive_options: Mapping[str, Any]
-    conditional: bool
-    """Whether the store's ``create`` is atomic: then workers commit, otherwise the driver does."""
     source_options: Mapping[str, Any]
     codec: str
     target: Target
     effort: int
     ms_ssim: float
     store_others: bool
+    picture_timeout: float
     device: str
     precision: str
     lanes: int | None
@@ -175,11 +186,11 @@ class WorkerConfig:
     """Cores that this worker may use; None for all of the process."""
 
     @classmethod
-    def of(cls, config: JobConfig, *, conditional: bool, cpus: int | None = None) -> WorkerConfig:
+    def of(cls, config: JobConfig, *, cpus: int | None = None) -> WorkerConfig:
         """The part of a job's configuration that its workers need."""
-        own = {field.name for field in fields(cls)} - {"conditional", "cpus", "ms_ssim"}
+        own = {field.name for field in fields(cls)} - {"cpus", "ms_ssim"}
         values = {name: getattr(config, name) for name in own}
-        return cls(conditional=conditional, cpus=cpus, ms_ssim=config.ms_ssim_share, **values)
+        return cls(cpus=cpus, ms_ssim=config.ms_ssim_share, **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +204,8 @@ class ShardTask:
     """Nothing else may be in flight on its worker: it may be what kills workers."""
     store_only: bool = False
     """Store the bytes without looking at them: for the picture that kills its worker."""
+    conditional: bool = True
+    """Whether the store's ``create`` is atomic: then workers commit, otherwise the driver does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,14 +284,21 @@ class ShardResult:
     commit: ShardCommit
     committed: bool | None
     """False if another attempt, or a split, was first."""
+    hung: int = 0
+    """Calls in the worker that were given up and still run: it should be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecFiles:
-    """A codec as a worker put it into the archive."""
+    """The decoder of a codec as a worker loaded it, on its way into the archive."""
 
     digest: str
-    extensions: tuple[str, ...]
+    files: Mapping[str, bytes]
+    """Content by extension."""
+
+    def decoder_files(self) -> Mapping[str, bytes]:
+        """What ``put_codec`` asks for."""
+        return self.files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,9 +358,14 @@ class JobSummary:
     megapixels_per_second: float
     """Of this run, start-up apart."""
     unchanged: int
-    """Sources that an update found in the archive as they are."""
+    """Sources that an update found in the archive as they are, or found to be no pictures before."""
+    passed_over: int
+    """Those of them that are no pictures."""
     missing: int
     """Pictures of this source in the archive whose source is gone; they stay."""
+    not_applied: Mapping[str, tuple[Any, Any]]
+    """Settings by which the unchanged pictures were not compressed: what those of the last job were, and what was
+    asked for now."""
     missing_names: tuple[str, ...]
     """The first of them, as are the names below."""
     quarantined_names: tuple[str, ...]
@@ -348,5 +373,12 @@ class JobSummary:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 when sources could not be read."""
-        return 3 if self.counts.quarantined else 0
+        """0; 3 when sources could not be read; 1 when sources were looked at and nothing is in the archive."""
+        if self.counts.quarantined:
+            return 3
+        return 1 if self.counts.skipped + self.passed_over and not self.archived else 0
+
+    @property
+    def archived(self) -> int:
+        """Pictures of these sources that are in the archive, as far as this job knows."""
+        return self.counts.compressed + self.counts.stored + self.unchanged - self.passed_over

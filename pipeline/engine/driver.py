@@ -9,45 +9,38 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from time import perf_counter
 
 from lichen.models.errors import JobError, JobInterrupted, UsageError
 from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.codecs import put_codec
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
-from lichen.pipeline.archive.job import (
-    Job,
-    create_job,
-    finish_job,
-    list_jobs,
-    unfinished_jobs,
-    write_progress,
-)
+from lichen.pipeline.archive.job import Job, finish_job, write_progress
 from lichen.pipeline.archive.lease import Lease, acquire
-from lichen.pipeline.archive.marker import create_marker
-from lichen.pipeline.archive.plan import Grouping, read_summary
-from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.marker import check_vacant, create_marker
+from lichen.pipeline.archive.plan import Grouping
 from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
 from lichen.pipeline.archive.snapshot import write_snapshot
 from lichen.pipeline.archive.store import LocalStore, Store, open_store
-from lichen.pipeline.engine.changes import Changes, find_changes, outside
-from lichen.pipeline.engine.config import SHARD_BYTES, Counts, JobConfig, JobSummary, Progress
+from lichen.pipeline.engine.changes import Changes
+from lichen.pipeline.engine.config import Counts, JobConfig, JobSummary, Progress
 from lichen.pipeline.engine.executor import Executor, make_executor
 from lichen.pipeline.engine.planner import Planner
 from lichen.pipeline.engine.schedule import Schedule
-from lichen.pipeline.sources import Source, check_unique, list_sources
+from lichen.pipeline.engine.work import Planning, Work
 
 Report = Callable[[Progress], None]
-
-MIN_SHARD_BYTES = 8 * 1024 * 1024
-SHARDS_PER_WORKER = 4
-"""What a small job is cut into, where the shard size is left open."""
 
 TICK = 0.25
 """Seconds between two looks at the workers' counters while nothing else happens."""
 PROGRESS_SECONDS = 5.0
 """Between two writes of ``progress.json``."""
+COMPARE_SECONDS = 15.0
+"""Without an event, until what is in flight is compared with what was committed."""
+DECIDING = 30.0
+"""Seconds to wait for another driver that is just beginning a job in the same archive."""
 NAMES = 100
 """How many names of missing, quarantined and skipped sources a summary holds."""
 
@@ -62,18 +55,6 @@ def run_job(config: JobConfig, report: Report | None = None, *, stop: threading.
     return _Driver(config, report or (lambda _progress: None), stop or threading.Event()).run()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What is to be done: a job that exists already or not yet, and its sources."""
-
-    job: Job | None
-    sources: Iterable[Source]
-    changes: Changes | None
-    """None for the first job of an archive."""
-    bytes: int | None
-    """Of all sources together, where they were listed."""
-
-
 class _Driver:
     def __init__(self, config: JobConfig, report: Report, stop: threading.Event) -> None:
         self._began = perf_counter()
@@ -83,98 +64,60 @@ class _Driver:
         self._config, self._report, self._stop = config, report, stop
         self._planned_sources = self._planned_bytes = self._planned_shards = 0
         self._written = 0.0
+        self._planning = Planning(self._store, config)
 
     def run(self) -> JobSummary:
         store, config = self._store, self._config
-        store.probe()
-        create_marker(store, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(_sigterm(self._stop))
-            lease = None if store.conditional else stack.enter_context(acquire(store, None))
-            work = self._find_work()
-            if work.job is None and work.changes is not None and not work.changes.work:
-                return self._nothing_to_do(work.changes)
-            if work.job and store.conditional:
-                lease = stack.enter_context(acquire(store, work.job.job))
-            executor = make_executor(config, conditional=store.conditional)
+            # Whatever is refused is refused before anything is written: sources, settings, codec.
+            fresh = not store.exists(layout.MARKER)
+            lease = None
+            if fresh:
+                check_vacant(store)
+                work = self._planning.survey()
+            else:
+                lease = self._begin(stack)
+                work = self._planning.find()
+                if work.job is None and work.changes is not None and not work.changes.work:
+                    return self._nothing_to_do(work.changes)
+            executor = make_executor(config)
             stack.callback(executor.close)
             # Again, because Ray takes the signal for itself when it starts.
             stack.enter_context(_sigterm(self._stop))
             files = executor.prepare(self._stop)
-            job = work.job
-            if job is None:
-                job = self._create_job(work, executor, files.digest)
+            if fresh:
+                lease = self._begin(stack)
+            put_codec(store, files)
+            with acquire(store, None, wait=DECIDING, stop=self._stop) if store.conditional else nullcontext():
+                work, job = self._planning.settle(work, executor.workers, files.digest)
+                if job is None:
+                    assert work.changes is not None
+                    return self._nothing_to_do(work.changes)
                 if store.conditional:
                     lease = stack.enter_context(acquire(store, job.job))
             if files.digest not in job.codecs:
                 raise UsageError(
                     f"job {job.job} was begun with codec {', '.join(name[:12] for name in job.codecs)}, and "
-                    f"{config.codec!r} is {files.digest[:12]} now; go on with the version of then, or abandon the job"
+                    f"{config.codec!r} is {files.digest[:12]} now; go on with the version of then, or abandon the job "
+                    "(--abandon)"
                 )
             return self._drive(job, work, executor, files.digest, lease)
 
-    # --- what to do ---
-
-    def _find_work(self) -> _Work:
-        job = self._unfinished()
-        listed = self._listed_bytes() if job is None and self._config.on_duplicate == "error" else None
-        archive = Archive.open(self._config.archive, self._config.archive_options)
-        if archive.snapshot is None or (job is not None and read_summary(self._store, job.job)):
-            return _Work(job=job, sources=self._sources(), changes=None, bytes=listed)
-        changes = find_changes(archive, self._sources(), self._config)
-        size = sum(source.size or 0 for source in changes.work)
-        return _Work(job=job, sources=changes.work, changes=changes, bytes=size)
-
-    def _sources(self) -> Iterator[Source]:
-        config = self._config
-        found = list_sources(list(config.sources), storage_options=config.source_options, hidden=config.hidden)
-        return check_unique(outside(found, self._store, config.sources), config.on_duplicate)
-
-    def _listed_bytes(self) -> int:
-        """List everything once, so that a duplicate key is found before the job starts."""
-        return sum(source.size or 0 for source in self._sources())
-
-    def _unfinished(self) -> Job | None:
-        """The job to go on with. One of the same sources with other settings is refused, or given up."""
-        found = None
-        for job in unfinished_jobs(self._store):
-            if job.config.get("source") != list(self._config.sources):
-                continue
-            stated = job.config.get("shard_bytes")
-            size = self._config.shard_bytes or (stated if isinstance(stated, int) else SHARD_BYTES)
-            wanted = self._config.frozen(size)
-            other = sorted(name for name, value in wanted.items() if job.config.get(name) != value)
-            if not other:
-                found = job
-            elif self._config.abandon:
-                with acquire(self._store, job.job):
-                    finish_job(self._store, job.job, None, "abandoned")
-            else:
-                was = ", ".join(f"{name} {job.config.get(name)!r}" for name in other)
-                raise UsageError(
-                    f"the unfinished job {job.job} of the same sources was begun with {was}; "
-                    "go on with those settings, or abandon it"
-                )
-        return found
-
-    def _create_job(self, work: _Work, executor: Executor, digest: str) -> Job:
-        size = self._config.shard_bytes
-        if size is None:
-            size = SHARD_BYTES
-            if work.bytes and executor.workers > 1:
-                share = work.bytes // (executor.workers * SHARDS_PER_WORKER)
-                size = max(MIN_SHARD_BYTES, min(SHARD_BYTES, share))
-        jobs = list_jobs(self._store)
-        return create_job(self._store, self._config.frozen(size), [digest], after=jobs[-1] if jobs else None)
+    def _begin(self, stack: ExitStack) -> Lease | None:
+        """Make sure that there is an archive, and without atomic creates that nobody else works on it."""
+        self._store.probe()
+        create_marker(self._store, exist_ok=True)
+        return None if self._store.conditional else stack.enter_context(acquire(self._store, None))
 
     # --- the loop ---
 
-    def _drive(self, job: Job, work: _Work, executor: Executor, digest: str, lease: Lease | None) -> JobSummary:
+    def _drive(self, job: Job, work: Work, executor: Executor, digest: str, lease: Lease | None) -> JobSummary:
         store = self._store
         schedule = Schedule(store, max_failures=self._config.attempts)
         grouping = Grouping(target_bytes=int(job.config["shard_bytes"]), max_sources=int(job.config["shard_pictures"]))
         commits = list_commits(store, job.job)
-        started = perf_counter()
+        started = heard = perf_counter()
         state = "failed"
         try:
             with Planner(store, job.job, work.sources, grouping, commits) as planner:
@@ -186,8 +129,15 @@ class _Driver:
                     self._hand_out(planner, schedule, executor, digest)
                     if planner.complete and not len(schedule) and not schedule.in_flight:
                         break
-                    for event in executor.wait(TICK):
+                    events = executor.wait(TICK)
+                    for event in events:
                         schedule.handle(event)
+                    now = perf_counter()
+                    if events:
+                        heard = now
+                    elif now - heard >= COMPARE_SECONDS:
+                        heard = now
+                        schedule.compare()
                     self._show(job, planner, schedule, executor, started)
             self._check_commits(job, schedule.shards)
             if lease is not None:
@@ -276,7 +226,7 @@ class _Driver:
         self,
         job: Job,
         snapshot: int,
-        work: _Work,
+        work: Work,
         executor: Executor,
         schedule: Schedule,
         started: float,
@@ -296,6 +246,8 @@ class _Driver:
             startup_seconds=started - self._began,
             megapixels_per_second=schedule.fresh.pixels / 1e6 / seconds if seconds > 0 else 0.0,
             unchanged=work.changes.unchanged if work.changes else 0,
+            passed_over=work.changes.passed_over if work.changes else 0,
+            not_applied=self._planning.not_applied(work.changes, before=job.job),
             missing=len(missing),
             missing_names=missing[:NAMES],
             quarantined_names=_names(self._store, commits, "quarantine"),
@@ -315,6 +267,8 @@ class _Driver:
             startup_seconds=perf_counter() - self._began,
             megapixels_per_second=0.0,
             unchanged=changes.unchanged,
+            passed_over=changes.passed_over,
+            not_applied=self._planning.not_applied(changes),
             missing=len(changes.missing),
             missing_names=changes.missing[:NAMES],
             quarantined_names=(),

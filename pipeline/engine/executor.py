@@ -1,18 +1,26 @@
-"""What the driver needs of whoever runs shards: in this process, or in Ray actors."""
+"""What the driver needs of whoever runs shards: in this process, in one of its own, or in Ray actors."""
 
 from __future__ import annotations
 
+import glob
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from lichen.models.errors import UsageError
-from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask
+from lichen.models.errors import JobInterrupted, UsageError
+from lichen.pipeline.engine.config import CodecFiles, Counts, ExecutorName, JobConfig, ShardResult, ShardTask
 
 IN_FLIGHT = 2
 """Shards a worker has at once: one in the codec, one being published or waiting."""
+
+MAX_FRUITLESS_DEATHS = 16
+"""Workers that may die one after the other without one shard done in between: more than it takes to find the one
+picture that kills them, wherever in the largest shard it is (``lichen.pipeline.engine.schedule``)."""
+SILENCE = 30.0
+"""Seconds, beyond what a picture may take, in which a living worker gives a sign of life."""
 
 
 class Blame(Enum):
@@ -67,7 +75,7 @@ class Executor(Protocol):
         ...
 
     def prepare(self, stop: threading.Event) -> CodecFiles:
-        """Start a first worker, which loads the codec and puts its decoder into the archive.
+        """Start a first worker, which loads the codec. Nothing is looked for in the archive yet.
 
         Raises what loading raises, ``JobError`` if the worker dies of it, ``JobInterrupted`` on ``stop``.
         """
@@ -94,14 +102,40 @@ class Executor(Protocol):
         ...
 
 
-def make_executor(config: JobConfig, *, conditional: bool) -> Executor:
-    """The executor that a job asks for. Nothing is started yet."""
-    if config.executor == "ray":
-        if config.archive.startswith("memory://"):
-            raise UsageError("an archive in memory lives in one process; use the local executor")
+def choose(config: JobConfig, *, gpus: int, ray_runs: bool) -> ExecutorName:
+    """What ``auto`` means. Pure.
+
+    Ray where it is asked for (an address, several workers, parts of GPUs), where it runs already, and where there is
+    more than one GPU to pin workers to. On one machine without that a job has one worker anyway, so a process of its
+    own does the same without Ray's start. An archive in memory has to stay in this process.
+    """
+    if config.executor != "auto":
+        return config.executor
+    if config.archive.startswith("memory://"):
+        return "local"
+    asked = config.address is not None or (config.workers or 1) > 1 or config.gpus_per_worker is not None
+    several = gpus > 1 and config.device in ("auto", "cuda")
+    return "ray" if asked or ray_runs or several else "process"
+
+
+def make_executor(config: JobConfig) -> Executor:
+    """The executor that a job asks for, or that suits it (``choose``)."""
+    ray = sys.modules.get("ray")
+    gpus = len(glob.glob("/dev/nvidia[0-9]*"))
+    name = choose(config, gpus=gpus, ray_runs=ray is not None and bool(ray.is_initialized()))
+    if name != "local" and config.archive.startswith("memory://"):
+        raise UsageError("an archive in memory lives in one process; use the local executor")
+    if name == "ray":
         from lichen.pipeline.engine.ray_executor import RayExecutor
 
-        return RayExecutor(config, conditional=conditional)
+        try:
+            return RayExecutor(config)
+        except SystemExit as error:  # while Ray starts, SIGTERM is its own
+            raise JobInterrupted("stopped while Ray was starting") from error
+    if name == "process":
+        from lichen.pipeline.engine.process import ProcessExecutor
+
+        return ProcessExecutor(config)
     from lichen.pipeline.engine.local import LocalExecutor
 
-    return LocalExecutor(config, conditional=conditional)
+    return LocalExecutor(config)

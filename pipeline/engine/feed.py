@@ -13,14 +13,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from lichen.models.errors import (
+    DamagedPicture,
     LichenError,
     NotAPicture,
+    PictureTimeout,
     SourceUnreadable,
     UndecodablePicture,
     UnsupportedPicture,
     UsageError,
 )
-from lichen.pipeline.images import Picture, read_picture
+from lichen.pipeline.engine.patience import Patience
+from lichen.pipeline.images import MAX_PIXELS, Picture, read_picture
 from lichen.pipeline.lanes import LARGE_PIXELS
 from lichen.pipeline.sources import Source, read_source
 from lichen.pipeline.sources.base import is_local
@@ -55,14 +58,22 @@ class Item:
         return 0 if self.picture is None else self.picture.pixels.shape[0] * self.picture.pixels.shape[1]
 
 
-def open_alone(item: Item) -> None:
+def open_alone(item: Item, patience: Patience) -> None:
     """Open a picture of any allowed size."""
     start = perf_counter()
     try:
-        item.picture = read_picture(item.data, name=item.source.key)
+        item.picture = _open(item, patience)
     except (NotAPicture, UnsupportedPicture, UndecodablePicture) as error:
         item.failure = error
     item.open_seconds += perf_counter() - start
+
+
+def _open(item: Item, patience: Patience, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode in time. Raises what ``read_picture`` raises, and ``PictureTimeout``."""
+    try:
+        return patience.call(lambda: read_picture(item.data, name=item.source.key, max_pixels=max_pixels))
+    except TimeoutError as error:
+        raise PictureTimeout(f"did not decode within {patience.seconds:g} s (--picture-timeout)") from error
 
 
 class Feed:
@@ -80,9 +91,14 @@ class Feed:
         openers: int,
         group_pictures: int,
         group_pixels: int,
+        patience: Patience,
         store_only: bool = False,
     ) -> None:
-        """``openers`` is how many pictures may be opened at once; the rest of the readers wait for bytes."""
+        """``openers`` is how many pictures may be opened at once; the rest of the readers wait for bytes.
+
+        ``patience`` limits the time of each read and of each decoding.
+        """
+        self._patience = patience
         self._sources: Iterator[Source] = iter(sources)
         self._options = dict(options)
         self._group_pictures, self._group_pixels = group_pictures, group_pixels
@@ -140,10 +156,18 @@ class Feed:
                 self._queued_bytes += _size(source)
             self._queue.append(self._pool.submit(self._load, source))
 
+    def _read(self, source: Source) -> bytes:
+        try:
+            return self._patience.call(lambda: read_source(source, storage_options=self._options))
+        except TimeoutError as error:
+            raise SourceUnreadable(
+                f"{source.uri} was not read within {self._patience.seconds:g} s (--picture-timeout)"
+            ) from error
+
     def _load(self, source: Source) -> Item:
         start = perf_counter()
         try:
-            data = read_source(source, storage_options=self._options)
+            data = self._read(source)
         except (SourceUnreadable, UsageError) as error:  # UsageError: a scheme in a manifest that nobody knows
             return Item(source=source, failure=error, read_seconds=perf_counter() - start, counted=_size(source))
         item = Item(source=source, data=data, sha256=sha256(data).digest(), read_seconds=perf_counter() - start)
@@ -155,11 +179,11 @@ class Feed:
         with self._opening:
             start = perf_counter()
             try:
-                item.picture = read_picture(data, name=source.key, max_pixels=LARGE_PIXELS)
+                item.picture = _open(item, self._patience, LARGE_PIXELS)
+            except (NotAPicture, UnsupportedPicture, DamagedPicture, PictureTimeout) as error:
+                item.failure = error
             except UndecodablePicture:
                 item.alone = True  # perhaps only too large for this limit
-            except (NotAPicture, UnsupportedPicture) as error:
-                item.failure = error
             item.open_seconds = perf_counter() - start
         with self._count_lock:
             self._open_pixels += item.pixels

@@ -18,8 +18,8 @@ class LocalExecutor:
     workers = 1
     deaths = 0
 
-    def __init__(self, config: JobConfig, *, conditional: bool) -> None:
-        self._config = WorkerConfig.of(config, conditional=conditional, cpus=config.cpus_per_worker)
+    def __init__(self, config: JobConfig) -> None:
+        self._config = WorkerConfig.of(config, cpus=config.cpus_per_worker)
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="lichen-shard")
         self._futures: dict[Future[ShardResult], ShardTask] = {}
         self._live: dict[str, Counts] = {}
@@ -27,11 +27,11 @@ class LocalExecutor:
         self._worker: Worker | None = None
 
     def prepare(self, stop: threading.Event) -> CodecFiles:
-        """Load the codec and put its decoder into the archive."""
+        """Load the codec."""
         if stop.is_set():
             raise JobInterrupted("stopped before the codec was loaded")
         self._worker = Worker(self._config)
-        return self._worker.put_codec()
+        return self._worker.codec_files()
 
     def has_room(self, *, solo: bool) -> bool:
         return not self._futures if solo else len(self._futures) < IN_FLIGHT

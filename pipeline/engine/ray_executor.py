@@ -6,7 +6,6 @@ and is counted. Only lists of sources go in and summaries come out; pixels never
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import threading
@@ -18,57 +17,30 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from lichen.models.errors import JobError, JobInterrupted, LichenError, UsageError
+from lichen.models.errors import JobError, JobInterrupted, LichenError
 from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
-from lichen.pipeline.engine.executor import IN_FLIGHT, Blame, Died, Event, Failed, Finished
-
-MAX_FRUITLESS_DEATHS = 8
-"""Workers that may die one after the other without one shard done in between."""
+from lichen.pipeline.engine.executor import (
+    IN_FLIGHT,
+    MAX_FRUITLESS_DEATHS,
+    SILENCE,
+    Blame,
+    Died,
+    Event,
+    Failed,
+    Finished,
+)
+from lichen.pipeline.engine.guardian import guard_descendants
+from lichen.pipeline.engine.memory import keep_freed_memory
+from lichen.pipeline.engine.resources import plan_resources
 
 PATIENCE = 120.0
 """Seconds that a worker may take to start while another one is idle."""
 
 _KILL_WAIT = 5.0
 _LOOK = 0.5
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_NODES = 10.0
 _OBJECT_STORE = 128 * 1024 * 1024
 """Enough for lists of sources; the default would take a third of the memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """What one actor asks Ray for, and how many actors that makes."""
-
-    workers: int
-    cpus: int
-    gpus: float
-
-
-def plan_resources(nodes: list[Mapping[str, float]], config: JobConfig) -> Resources:
-    """Divide the nodes (their ``CPU`` and ``GPU``) into workers. Pure.
-
-    Without GPUs a worker takes a node, or with ``workers`` its share of one. With GPUs each takes ``gpus_per_worker``
-    and its share of the node's cores, and nodes without GPUs do nothing; nor do nodes without a core. Raises
-    ``UsageError`` if no node can hold a worker, or not as many as ``workers`` says fit on this machine; a cluster may
-    grow nodes on demand.
-    """
-    nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if config.device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-    share = -(-(config.workers or 1) // max(1, len(nodes)))
-    fits = [int(node.get("GPU", 0) / gpus + 1e-9) if gpus else share for node in nodes]
-    cores = [int(node.get("CPU", 0)) // fit for node, fit in zip(nodes, fits, strict=True) if fit]
-    cpus = config.cpus_per_worker or max(1, min(cores, default=1))
-    workers = sum(
-        min(fit, int(node.get("CPU", 0)) // cpus) if gpus else int(node.get("CPU", 0)) // cpus
-        for node, fit in zip(nodes, fits, strict=True)
-    )
-    if not workers and (config.workers is None or config.address is None):
-        raise UsageError(f"Ray has no node with {cpus} CPUs and {gpus:g} GPUs, which one worker would take")
-    if config.workers is not None and config.workers > workers and config.address is None:
-        raise UsageError(f"{config.workers} workers of {cpus} CPUs and {gpus:g} GPUs do not fit here, but {workers}")
-    return Resources(workers=config.workers or workers, cpus=cpus, gpus=gpus)
 
 
 class RayWorker:
@@ -78,7 +50,7 @@ class RayWorker:
         # One thread for each lane; set before numba, OpenMP or torch is loaded.
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[name] = "1"
-        _keep_freed_memory()
+        keep_freed_memory()
         self._config = config
         self._live: dict[str, Counts] = {}
         self._lock = threading.Lock()
@@ -87,16 +59,15 @@ class RayWorker:
         self._refusal: LichenError | None = None
         self._metrics: Any = None
 
-    def prepare(self, put: bool) -> tuple[CodecFiles, str]:
-        """Load the codec, and say on which node; with ``put``, also put its decoder into the archive."""
+    def prepare(self, tell: bool) -> tuple[CodecFiles | None, str]:
+        """Load the codec, and say on which node; with ``tell``, also the decoder's files."""
         from lichen.pipeline.engine.metrics import Metrics
         from lichen.pipeline.engine.worker import Worker
 
         try:
             self._metrics = Metrics(self._config.codec)
-            worker = Worker(self._config)
-            files = worker.put_codec() if put else worker.files
-            self._worker = worker
+            self._worker = Worker(self._config)
+            files = self._worker.codec_files() if tell else None
         except LichenError as error:
             self._refusal = error
             raise
@@ -143,9 +114,15 @@ class _Member:
     began: float = field(default_factory=time.monotonic)
     tasks: dict[Any, ShardTask] = field(default_factory=dict)
     polling: Any = None
+    heard: float = field(default_factory=time.monotonic)
+    """When it last answered, or was first asked."""
+    retiring: bool = False
+    """A call that hangs was left behind in it: it gets no more shards."""
     live: dict[str, Counts] = field(default_factory=dict)
 
     def has_room(self, solo: bool) -> bool:
+        if self.retiring:
+            return False
         if solo or any(task.solo for task in self.tasks.values()):
             return not self.tasks
         return len(self.tasks) < IN_FLIGHT
@@ -154,11 +131,18 @@ class _Member:
 class RayExecutor:
     """Starts actors as there is work for them, up to what the resources allow, and replaces dead ones."""
 
-    def __init__(self, config: JobConfig, *, conditional: bool) -> None:
+    def __init__(self, config: JobConfig) -> None:
+        if config.address == "local":  # on this machine, as without an address
+            config = replace(config, address=None)
+        self._config, self._looked = config, time.monotonic()
+        self._silence = config.picture_timeout + SILENCE
         self._owns_ray = not ray.is_initialized()
         self._restore_stdout = _keep_stdout_clean()
+        self._end_guard: Callable[[], None] = lambda: None
         if self._owns_ray:
             _start_ray(config.address)
+            if config.address is None:
+                self._end_guard = guard_descendants()
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         self._resources = plan_resources([node["Resources"] for node in nodes if node["Alive"]], config)
         self.workers = self._resources.workers
@@ -167,7 +151,7 @@ class RayExecutor:
         self._struck: dict[str, float] = {}
         """Nodes that lost a worker, and when they did last."""
         self._members: list[_Member] = []
-        settings = WorkerConfig.of(config, conditional=conditional, cpus=self._resources.cpus)
+        settings = WorkerConfig.of(config, cpus=self._resources.cpus)
         # Without a GPU of its own a worker must not take one that it happens to see.
         on_cpu = config.device == "auto" and not self._resources.gpus
         self._settings = replace(settings, device="cpu") if on_cpu else settings
@@ -175,7 +159,7 @@ class RayExecutor:
 
     def prepare(self, stop: threading.Event) -> CodecFiles:
         """Start the first actor; its failures are the job's."""
-        member = self._start(put=True)
+        member = self._start(tell=True)
         while not ray.wait([member.loading], timeout=_LOOK)[0]:
             if stop.is_set():
                 raise JobInterrupted("stopped while the first worker was loading the codec")
@@ -196,7 +180,7 @@ class RayExecutor:
         open_members = [member for member in self._members if member.has_room(task.solo)]
         member = min(open_members, key=lambda member: len(member.tasks), default=None)
         if member is None or (member.tasks and len(self._members) < self.workers):
-            member = self._start(put=False)
+            member = self._start(tell=False)
         member.tasks[member.actor.run.remote(task, digest)] = task
 
     def wait(self, timeout: float) -> list[Event]:
@@ -211,7 +195,9 @@ class RayExecutor:
             if owners[ref] in self._members:  # not buried with an earlier answer
                 events += self._take(owners[ref], ref)
         events += self._take_back()
-        self._poll()
+        events += self._poll()
+        self._retire()
+        self._look_at_nodes()
         return events
 
     def live(self) -> Mapping[str, Counts]:
@@ -227,6 +213,7 @@ class RayExecutor:
         self._members.clear()
         if self._owns_ray and ray.is_initialized():
             ray.shutdown()
+        self._end_guard()
         self._restore_stdout()
 
     def pids(self) -> list[int]:
@@ -236,7 +223,7 @@ class RayExecutor:
 
     # --- internals ---
 
-    def _start(self, *, put: bool) -> _Member:
+    def _start(self, *, tell: bool) -> _Member:
         actor: Any = self._actor_class.options(
             num_cpus=self._resources.cpus,
             num_gpus=self._resources.gpus,
@@ -244,7 +231,7 @@ class RayExecutor:
             max_task_retries=0,
             max_concurrency=IN_FLIGHT + 2,
         ).remote(self._settings)
-        member = _Member(actor=actor, loading=actor.prepare.remote(put))
+        member = _Member(actor=actor, loading=actor.prepare.remote(tell))
         self._members.append(member)
         return member
 
@@ -268,6 +255,7 @@ class RayExecutor:
             member.loading, member.node = None, answer[1]
             return []
         del member.tasks[ref]
+        member.retiring = member.retiring or answer.hung > 0
         self._fruitless = 0
         return [Finished(task=task, result=answer)]
 
@@ -318,31 +306,42 @@ class RayExecutor:
             events += [Died(task=task, blame=Blame.NO, message=message) for task in member.tasks.values()]
         return events
 
-    def _poll(self) -> None:
-        """Take the counters that came in and ask again; never waits."""
-        for member in self._members:
-            if member.polling is None:
-                member.polling = member.actor.live.remote()
+    def _poll(self) -> list[Event]:
+        """Take the counters that came in and ask again; never waits. Who does not answer any more counts as dead."""
+        events: list[Event] = []
+        now = time.monotonic()
+        for member in list(self._members):
+            if member.loading is not None:
+                member.heard = now  # loading has no limit of time; ``_take_back`` looks after it
                 continue
-            done, _ = ray.wait([member.polling], timeout=0)
-            if not done:
-                continue
-            try:
-                member.live = ray.get(member.polling)
-            except RayError:
-                continue  # its attempts will tell
-            member.polling = None
+            if member.polling is not None:
+                done, _ = ray.wait([member.polling], timeout=0)
+                if not done:
+                    if now - member.heard > self._silence:
+                        events += self._bury(member, f"it did not answer for {self._silence:.0f} s", suspect=True)
+                    continue
+                try:
+                    member.live = ray.get(member.polling)
+                except RayError:
+                    continue  # its attempts will tell
+            member.heard, member.polling = now, member.actor.live.remote()
+        return events
 
+    def _look_at_nodes(self) -> None:
+        """Raise ``JobError`` if Ray on this machine has lost its only node: whoever waits for it waits for ever."""
+        now = time.monotonic()
+        if not self._owns_ray or self._config.address is not None or now - self._looked < _NODES:
+            return
+        self._looked = now
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        if not any(node["Alive"] for node in nodes):
+            raise JobError("Ray on this machine has died; the job is not finished, the same command goes on with it")
 
-def _keep_freed_memory() -> None:
-    """Make glibc reuse blocks below 32 MiB instead of handing them back to the system after every layer.
-
-    Page faults otherwise cost a CPU worker some 5 % of its time. Larger blocks are still returned at once.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+    def _retire(self) -> None:
+        """Let workers go in which a call hangs, once they have nothing in flight; others take their place."""
+        for member in [member for member in self._members if member.retiring and not member.tasks]:
+            self._members.remove(member)
+            ray.kill(member.actor, no_restart=True)
 
 
 def _start_ray(address: str | None) -> None:

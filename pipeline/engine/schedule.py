@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from lichen.models.errors import CommitConflict, JobError, TooManyFailures
+from lichen.models.errors import CommitConflict, JobError, TooManyFailures, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import (
     CommitRecord,
@@ -85,13 +85,16 @@ class Schedule:
             sources=entry.shard.sources,
             solo=entry.solo,
             store_only=entry.store_only,
+            conditional=self._store.conditional,
         )
         self._flying[task.attempt] = entry
         return task
 
     def handle(self, event: Event) -> None:
-        """Raises ``JobError`` when a shard failed too often."""
-        entry = self._flying.pop(event.task.attempt)
+        """Raises ``JobError`` when a shard failed too often, and ``UsageError``s of workers, which would come again."""
+        entry = self._flying.pop(event.task.attempt, None)
+        if entry is None:  # ``compare`` found its shard committed
+            return
         match event:
             case Finished():
                 self._finish(entry, event)
@@ -99,6 +102,14 @@ class Schedule:
                 self._fail(entry, event)
             case Died():
                 self._mourn(entry, event)
+
+    def compare(self) -> None:
+        """Take for done whatever is in flight and was committed: its worker's answer may never come."""
+        for attempt, entry in list(self._flying.items()):
+            standing = read_commit(self._store, entry.shard.shard)
+            if standing is not None:
+                del self._flying[attempt]
+                self._follow(entry, standing)
 
     # --- internals ---
 
@@ -120,6 +131,8 @@ class Schedule:
         self._follow(entry, standing)
 
     def _fail(self, entry: _Open, event: Failed) -> None:
+        if isinstance(event.error, UsageError):
+            raise event.error
         entry.failures += 1
         if entry.failures >= self._max_failures:
             raise TooManyFailures(

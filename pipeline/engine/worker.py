@@ -21,13 +21,13 @@ import numpy as np
 from lichen.models.codec import Codec
 from lichen.models.errors import (
     CommitConflict,
+    DamagedPicture,
     JobInterrupted,
     NotAPicture,
     SourceUnreadable,
     UsageError,
 )
 from lichen.pipeline import formats
-from lichen.pipeline.archive.codecs import put_codec
 from lichen.pipeline.archive.commit import commit_shard
 from lichen.pipeline.archive.index import IndexRow
 from lichen.pipeline.archive.layout import MARKER
@@ -37,6 +37,7 @@ from lichen.pipeline.closing import Closing
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Item, open_alone
+from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.lanes import Lanes, group_pixels
 from lichen.pipeline.quality import measure
 
@@ -56,15 +57,10 @@ class Worker(Closing):
         from lichen.models.zoo import load_codec
 
         self.config = config
-        self.store = open_store(config.archive, config.archive_options, conditional=config.conditional)
-        if isinstance(self.store, LocalStore) and not self.store.exists(MARKER):
-            raise UsageError(
-                f"{self.store.url} is no archive on {socket.gethostname()}; "
-                "on a cluster, use a folder that all nodes share"
-            )
+        self.store = open_store(config.archive, config.archive_options)
         self.codec: Codec = load_codec(config.codec, device=config.device, precision=config.precision)
         self.lanes = Lanes([self.codec], count=config.lanes, cpus=config.cpus)
-        self.files = CodecFiles(digest=self.codec.digest, extensions=tuple(sorted(self.codec.decoder_files())))
+        self.patience = Patience(config.picture_timeout)
         self._compressor = Compressor(
             self.codec,
             target=config.target,
@@ -79,6 +75,7 @@ class Worker(Closing):
     def close(self) -> None:
         """Stop what is running (``JobInterrupted`` in its threads) and restore torch's threads."""
         self._stop.set()
+        self.patience.close()
         self.lanes.close()
 
     def _warm_up(self) -> None:
@@ -88,13 +85,12 @@ class Worker(Closing):
         decoded = self.codec.decode([encoded[0].bitstream])
         measure(picture, decoded[0].pixels)
 
-    def put_codec(self) -> CodecFiles:
-        """Put the decoder into the archive."""
-        put_codec(self.store, self.codec)
-        return self.files
+    def codec_files(self) -> CodecFiles:
+        """The decoder as it goes into the archive."""
+        return CodecFiles(digest=self.codec.digest, files=self.codec.decoder_files())
 
     def run(self, task: ShardTask, digest: str, observe: Observer) -> ShardResult:
-        """Make one attempt at a shard and commit it, where workers commit.
+        """Make one attempt at a shard, and commit it where workers commit (``conditional``).
 
         ``digest`` is the codec of the job. Raises ``UsageError`` if this worker's is another, ``StoreError`` and
         ``VerificationFailed`` if the archive cannot be written, ``JobInterrupted`` after ``close``.
@@ -104,11 +100,16 @@ class Worker(Closing):
                 f"codec {self.config.codec!r} is {self.codec.digest[:12]} here, but the job uses {digest[:12]}; "
                 "install the same version of lichen everywhere"
             )
+        if isinstance(self.store, LocalStore) and not self.store.exists(MARKER):
+            raise UsageError(
+                f"{self.store.url} is no archive on {socket.gethostname()}; "
+                "on a cluster, use a folder that all nodes share"
+            )
         with ShardWriter(self.store, task.shard, attempt=task.attempt) as writer:
             with self._turn:
                 counts = _Attempt(self, writer, task, observe).fill()
             commit = writer.publish(
-                {self.files.digest: self.files.extensions},
+                {self.codec.digest: tuple(sorted(self.codec.decoder_files()))},
                 {
                     "compressed_bytes": counts.compressed_bytes,
                     "compressed_pixels": counts.compressed_pixels,
@@ -117,13 +118,14 @@ class Worker(Closing):
                     "lanes": self.lanes.count,
                 },
             )
-        if not self.config.conditional:
-            return ShardResult(commit=commit, committed=None)
-        try:
-            commit_shard(self.store, commit)
-        except CommitConflict:
-            return ShardResult(commit=commit, committed=False)
-        return ShardResult(commit=commit, committed=True)
+        committed: bool | None = None
+        if task.conditional:
+            try:
+                commit_shard(self.store, commit)
+                committed = True
+            except CommitConflict:
+                committed = False
+        return ShardResult(commit=commit, committed=committed, hung=self.patience.abandoned)
 
     @property
     def stopped(self) -> bool:
@@ -141,6 +143,7 @@ class Worker(Closing):
             openers=self.lanes.cpus,
             group_pictures=GROUP_PICTURES,
             group_pixels=group_pixels(self.codec),
+            patience=self.patience,
             store_only=task.store_only,
         )
 
@@ -173,7 +176,7 @@ class _Attempt:
             watch = Stopwatch()
             with self._worker.lanes.turn(alone=group[0].alone):
                 if group[0].alone:
-                    open_alone(group[0])
+                    open_alone(group[0], self._worker.patience)
                 counts = self._work(group, watch)
             for item in group:
                 watch.seconds["read"] += item.read_seconds
@@ -215,7 +218,7 @@ class _Attempt:
         self._writer.add(
             IndexRow(
                 status="compressed",
-                codec=self._worker.files.digest,
+                codec=self._worker.codec.digest,
                 quality=outcome.quality,
                 bpp=size * 8 / item.pixels,
                 psnr=outcome.measured.psnr,
@@ -280,7 +283,8 @@ def _source_columns(item: Item) -> dict[str, Any]:
 def _picture_columns(item: Item) -> dict[str, Any]:
     """What is known of a picture: all of one that was opened, its format of another."""
     if item.picture is None:
-        return {"source_format": formats.sniff(item.data)}
+        damaged = True if isinstance(item.failure, DamagedPicture) else None
+        return {"source_format": formats.sniff(item.data), "damaged": damaged}
     height, width = item.picture.pixels.shape[:2]
     return {
         "width": width,
@@ -288,4 +292,5 @@ def _picture_columns(item: Item) -> dict[str, Any]:
         "mode": item.picture.mode,
         "bit_depth": item.picture.bit_depth,
         "source_format": item.picture.source_format,
+        "damaged": False,
     }

@@ -147,3 +147,20 @@ def test_evaluate_end_to_end(tmp_path: Path) -> None:
 
     table = CliRunner().invoke(build_app(), [*arguments, "--against", "none", "--anchors", "none"])
     assert table.exit_code == 0 and "webp on 4 pictures" in table.stdout and "BD-rate" not in table.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.6, 1.2, 2.5])
+@pytest.mark.parametrize("executor", [(), ("--local",), ("--address", "local")])
+def test_sigterm_ends_with_a_message_at_any_moment(tmp_path: Path, delay: float, executor: tuple[str, ...]) -> None:
+    """While it imports, lists, starts a worker, loads the codec: never a traceback, never silence."""
+    command = ["compress", str(KODAK_FOLDER), str(tmp_path / "archive"), "--effort", "9", *executor]
+    job = subprocess.Popen(
+        [sys.executable, "-c", RUN, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        job.wait(delay)
+    job.terminate()
+    out, error = job.communicate(timeout=60)
+    assert (job.returncode, out) == (1, "")
+    assert "stopped" in error and "Traceback" not in error

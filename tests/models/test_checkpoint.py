@@ -15,6 +15,7 @@ from learned_support import damaged, photograph
 from lichen.models.checkpoint import load_full, network_from_files
 from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.learned import LearnedCodec
+from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.placement import place
 from lichen.models.zoo import codec_from_files
 
@@ -125,5 +126,13 @@ def test_arguments_that_do_not_go_together_are_refused(codec: LearnedCodec, bloc
     files = dict(codec.decoder_files())
     config = json.loads(files["json"])
     config["arguments"] |= {"blocks": blocks, "width": width}
+    with torch.device("meta"):
+        shapes = {
+            name: tensor.shape
+            for name, tensor in CodecNetwork(NetworkConfig(**config["arguments"])).state_dict().items()
+        }
+    arrays = safetensors.numpy.load(files["safetensors"])
+    weights = {name: array for name, array in arrays.items() if not name.startswith("g_s.")}
+    weights |= {name: np.zeros(shape, np.float16) for name, shape in shapes.items() if name.startswith("g_s.")}
     with pytest.raises(InvalidCodec, match="runs"):
-        codec_from_files(files | {"json": json.dumps(config).encode()})
+        codec_from_files({"json": json.dumps(config).encode(), "safetensors": safetensors.numpy.save(weights)})

@@ -47,6 +47,11 @@ class Lies(Hurt):
         return [Decoded(pixels=d.pixels, symbols=bytes(16)) if self.hurts([d.pixels]) else d for d in decoded]
 
 
+class DiesAtOnce(Hurt):
+    def encode(self, images, quality, *, effort=3):
+        os._exit(11)
+
+
 class Dies(Hurt):
     def encode(self, images, quality, *, effort=3):
         if self.hurts(images):
@@ -57,13 +62,14 @@ ENTRY_POINTS = """[lichen.codecs]
 test-fails = lichen_test_codecs:Fails
 test-lies = lichen_test_codecs:Lies
 test-dies = lichen_test_codecs:Dies
+test-dies-at-once = lichen_test_codecs:DiesAtOnce
 """
 HURTFUL_WIDTH = 77
 
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package with the codecs ``test-fails``, ``test-lies``, ``test-dies``, for this process and those it starts."""
+    """A package with the codecs that ``ENTRY_POINTS`` names, for this process and those that it starts."""
     folder = tmp_path / "site"
     info = folder / "lichen_test_codecs-1.0.dist-info"
     info.mkdir(parents=True)

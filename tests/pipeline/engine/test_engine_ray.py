@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ DRIVER = """
 import sys
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
-run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec="webp", shard_pictures=1, lanes=1))
+run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec="webp", executor="ray", shard_pictures=1, lanes=1))
 """
 
 
@@ -49,6 +50,41 @@ def parent(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+def below(driver: int) -> dict[int, str]:
+    """Command lines of the descendants of a process."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        ancestor = int(entry.name)
+        while ancestor > 1 and ancestor != driver:
+            ancestor = parent(ancestor)
+        if ancestor == driver:
+            with contextlib.suppress(OSError):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def start_driver(source: Path, archive: Path) -> subprocess.Popen[str]:
+    """A driver in a process of its own, once it has committed something."""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(source), str(archive)], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 90
+    while len(list(archive.glob("commits/*/*.json"))) < 3:
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return driver
 
 
 def workers_below(driver: int) -> list[int]:
@@ -144,18 +180,31 @@ def test_killed_driver(config: Make, pictures: Pictures, contents: Contents, tmp
     local = config(source, str(tmp_path / "local"))
     run_job(local)
     archive = tmp_path / "archive"
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(source), str(archive)])
-    deadline = time.monotonic() + 90
-    while len(list(archive.glob("commits/*/*.json"))) < 3:
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    driver = start_driver(source, archive)
+    processes = below(driver.pid)
+    assert any("raylet" in line for line in processes.values())
     driver.send_signal(signal.SIGKILL)
     driver.wait()
+    deadline = time.monotonic() + 60
+    while left := [processes[pid] for pid in processes if is_alive(pid)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
     job = config(source, str(archive), executor="ray", shard_pictures=1, lanes=1)
     summary = run_job(job)
     assert (summary.resumed, summary.counts.compressed) == (True, 24)
     assert contents(str(archive)) == contents(local.archive)
+
+
+def test_a_dead_raylet_ends_the_job(config: Make, pictures: Pictures, contents: Contents, tmp_path: Path) -> None:
+    """With an error, or with the work done; the same command goes on."""
+    source, archive = pictures(60), tmp_path / "archive"
+    driver = start_driver(source, archive)
+    (raylet,) = (pid for pid, line in below(driver.pid).items() if line.split()[0].endswith("/raylet"))
+    os.kill(raylet, signal.SIGKILL)
+    _, error = driver.communicate(timeout=150)
+    assert driver.returncode == 0 or "Ray on this machine has died" in error
+    run_job(config(source, str(archive), executor="process", shard_pictures=1, lanes=1))
+    assert len(contents(str(archive))) == 60
 
 
 def test_errors_of_the_first_worker_are_the_jobs(small_ray: None, config: Make, pictures: Pictures) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from lichen.pipeline.engine import feed
 from lichen.pipeline.engine.feed import Feed
+from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.sources import Source
 
 SIZE, COUNT = 1 << 16, 64
@@ -24,7 +25,9 @@ def test_bytes_read_ahead_are_bounded(tmp_path: Path, known: bool, monkeypatch: 
         Source(key=path.name, uri=str(path), size=SIZE if known else None) for path in sorted(tmp_path.iterdir())
     ]
     seen = []
-    with Feed(sources, options={}, openers=1, group_pictures=COUNT, group_pixels=1 << 20) as ahead:
+    with Feed(
+        sources, options={}, openers=1, group_pictures=COUNT, group_pixels=1 << 20, patience=Patience(60)
+    ) as ahead:
         while group := ahead.next_group():
             assert len(group) <= 8
             seen += [item.source.key for item in group]

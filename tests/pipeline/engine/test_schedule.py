@@ -17,7 +17,7 @@ from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.engine.config import Counts, JobConfig, ShardResult, ShardTask
 from lichen.pipeline.engine.executor import Blame, Died, Failed, Finished
 from lichen.pipeline.engine.planner import Planner
-from lichen.pipeline.engine.ray_executor import Resources, plan_resources
+from lichen.pipeline.engine.resources import Resources, plan_resources
 from lichen.pipeline.engine.schedule import LAST_DEATHS, ROOT_DEATHS, SPLIT_PARTS, Schedule
 from lichen.pipeline.sources import Source
 

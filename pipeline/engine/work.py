@@ -1,0 +1,143 @@
+"""What a driver has to do: which job to begin or to go on with, and its sources. Decided before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lichen.models.errors import UsageError
+from lichen.pipeline.archive.job import (
+    Job,
+    create_job,
+    finish_job,
+    list_jobs,
+    read_done,
+    read_job,
+    unfinished_jobs,
+)
+from lichen.pipeline.archive.lease import acquire
+from lichen.pipeline.archive.plan import read_summary
+from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.store import Store
+from lichen.pipeline.engine.changes import Changes, find_changes, outside
+from lichen.pipeline.engine.config import LOOKS, SHARD_BYTES, JobConfig
+from lichen.pipeline.sources import Source, check_unique, list_sources
+
+MIN_SHARD_BYTES = 8 * 1024 * 1024
+SHARDS_PER_WORKER = 4
+"""What a small job is cut into, where the shard size is left open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is to be done: a job that exists already or not yet, and its sources."""
+
+    job: Job | None
+    sources: Iterable[Source]
+    changes: Changes | None
+    """None for the first job of an archive."""
+    bytes: int | None
+    """Of all sources together, where they were listed."""
+
+
+class Planning:
+    """The decisions of one driver about one archive."""
+
+    def __init__(self, store: Store, config: JobConfig) -> None:
+        self._store, self._config = store, config
+        self._jobs: list[str] = []
+        """The jobs of the archive when the work was found."""
+
+    def survey(self) -> Work:
+        """The work of a new archive: everything.
+
+        Sources are looked at once before, so that what cannot be is found before anything is made: all of them where
+        duplicate keys are errors, else the first.
+        """
+        size: int | None = None
+        if self._config.on_duplicate == "error":
+            size = sum(source.size or 0 for source in self._sources())
+        else:
+            next(self._sources())
+        return Work(job=None, sources=self._sources(), changes=None, bytes=size)
+
+    def find(self) -> Work:
+        """What is left to do in an archive that exists."""
+        job = self._unfinished()
+        archive = Archive.open(self._config.archive, self._config.archive_options)
+        if job is not None and (archive.snapshot is None or read_summary(self._store, job.job)):
+            return Work(job=job, sources=self._sources(), changes=None, bytes=None)
+        if archive.snapshot is None:
+            return self.survey()
+        changes = find_changes(archive, self._sources(), self._config)
+        size = sum(source.size or 0 for source in changes.work)
+        return Work(job=job, sources=changes.work, changes=changes, bytes=size)
+
+    def settle(self, work: Work, workers: int, digest: str) -> tuple[Work, Job | None]:
+        """The job to drive: that of ``work``, a new one, or one that another driver began meanwhile.
+
+        None if another driver did everything. To be called by one driver at a time.
+        """
+        if work.job is None and list_jobs(self._store) != self._jobs:
+            work = self.find()
+            if work.job is None and work.changes is not None and not work.changes.work:
+                return work, None
+        return work, work.job or self._create(work, workers, digest)
+
+    def not_applied(self, changes: Changes | None, before: str | None = None) -> dict[str, tuple[Any, Any]]:
+        """Settings that differ from those by which the unchanged pictures were compressed: then, and now.
+
+        ``before`` is a job; only those before it count.
+        """
+        if changes is None or not changes.unchanged:
+            return {}
+        sources, now = list(self._config.sources), self._config.frozen(0)
+        for name in reversed(list_jobs(self._store)):
+            done = read_done(self._store, name)
+            then = read_job(self._store, name).config
+            earlier = before is None or name < before
+            if earlier and then.get("source") == sources and done is not None and done.state == "finished":
+                return {field: (then.get(field), now[field]) for field in LOOKS if then.get(field) != now[field]}
+        return {}
+
+    # --- internals ---
+
+    def _sources(self) -> Iterator[Source]:
+        config = self._config
+        found = list_sources(list(config.sources), storage_options=config.source_options, hidden=config.hidden)
+        return check_unique(outside(found, self._store, config.sources), config.on_duplicate)
+
+    def _unfinished(self) -> Job | None:
+        """The job to go on with. One of the same sources with other settings is refused, or given up."""
+        found = None
+        self._jobs = list_jobs(self._store)
+        for job in unfinished_jobs(self._store):
+            if job.config.get("source") != list(self._config.sources):
+                continue
+            stated = job.config.get("shard_bytes")
+            size = self._config.shard_bytes or (stated if isinstance(stated, int) else SHARD_BYTES)
+            wanted = self._config.frozen(size)
+            other = sorted(name for name, value in wanted.items() if job.config.get(name) != value)
+            if not other:
+                found = job
+            elif self._config.abandon:
+                with acquire(self._store, job.job):
+                    finish_job(self._store, job.job, None, "abandoned")
+            else:
+                was = ", ".join(f"{name} {job.config.get(name)!r}" for name in other)
+                raise UsageError(
+                    f"the unfinished job {job.job} of the same sources was begun with {was}; "
+                    "go on with those settings, or abandon it (--abandon)"
+                )
+        return found
+
+    def _create(self, work: Work, workers: int, digest: str) -> Job:
+        size = self._config.shard_bytes
+        if size is None:
+            size = SHARD_BYTES
+            if work.bytes and workers > 1:
+                share = work.bytes // (workers * SHARDS_PER_WORKER)
+                size = max(MIN_SHARD_BYTES, min(SHARD_BYTES, share))
+        jobs = list_jobs(self._store)
+        return create_job(self._store, self._config.frozen(size), [digest], after=jobs[-1] if jobs else None)
