@@ -35,6 +35,9 @@ TIMEOUT = 120.0
 SLOWEST = 512 * 1024
 """Bytes a second below which a transfer counts as stalled."""
 
+SMALL = 64 * 1024 * 1024
+"""Bytes that fit into ``TIMEOUT`` at that rate."""
+
 _CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 
 
@@ -144,10 +147,11 @@ class Store:
         with self._wrapped("read", path):
             self._look(self._full(path))
             try:
-                # The bounded read is one request; without bounds, s3fs asks for the size first.
-                end = None if limit is None else limit + 1
-                start = None if end is None else 0
-                data = bytes(self.filesystem.cat_file(self._full(path), start=start, end=end, **self._limit()))
+                # A bounded read is one request. What may be large is asked for its size: it may take longer.
+                large = limit is None or limit > SMALL
+                size = self.filesystem.size(self._full(path), **self._limit()) if large else 0
+                start, end = (None, None) if limit is None else (0, limit + 1)
+                data = bytes(self.filesystem.cat_file(self._full(path), start=start, end=end, **self._limit(size)))
             except OSError as error:
                 # An object store refuses any range of an empty object.
                 if error.errno != errno.EINVAL or self.filesystem.size(self._full(path), **self._limit()) != 0:
