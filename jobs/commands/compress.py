@@ -184,13 +184,14 @@ def _show(live: Live, progress: Progress) -> None:
 
 def _tell(summary: JobSummary, archive: str) -> None:
     from lichen.jobs.display import bytes_text, duration, many, number, percent, shown
+    from lichen.pipeline.sources.secrets import redact_uri
 
     counts = summary.counts
     if summary.job is None:
-        typer.echo(f"{shown(archive)} is up to date, {many(summary.unchanged, 'source')} unchanged")
+        typer.echo(f"{shown(redact_uri(archive))} is up to date, {many(summary.unchanged, 'source')} unchanged")
     else:
         done = f"{counts.compressed:,} compressed, {counts.stored:,} stored"
-        typer.echo(f"{done}: snapshot {summary.snapshot} of {shown(archive)}")
+        typer.echo(f"{done}: snapshot {summary.snapshot} of {shown(redact_uri(archive))}")
         sizes = f"{bytes_text(counts.source_bytes)} became {bytes_text(counts.payload_bytes)}"
         bpp = number(counts.bpp, "{:.3f}")
         typer.echo(f"{sizes} ({percent(counts.savings)} saved before index and weights), {bpp} bpp")

@@ -20,6 +20,7 @@ from lichen.pipeline.archive.plan import PlannedShard
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.engine.config import Counts, ShardTask
 from lichen.pipeline.engine.executor import Blame, Died, Event, Failed, Finished
+from lichen.pipeline.sources.secrets import redact_uri
 
 ROOT_DEATHS = 2
 """Workers that a planned shard may cost before it is split; a child, already suspect, may cost one."""
@@ -159,7 +160,7 @@ class Schedule:
             self._waiting.appendleft(entry)
         else:
             source = entry.shard.sources[0]
-            raise TooManyFailures(f"{entry.deaths} workers died of {source.uri}; the last: {event.message}")
+            raise TooManyFailures(f"{entry.deaths} workers died of {redact_uri(source.uri)}; the last: {event.message}")
 
     def _follow(self, entry: _Open, standing: CommitRecord) -> None:
         """Go on from what stands under the shard's name."""
