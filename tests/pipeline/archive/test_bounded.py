@@ -289,3 +289,37 @@ def test_an_archive_is_read_with_few_requests(tmp_path: Path, fill: Callable[...
     before = file.file.requests
     file.read(0)
     assert file.file.requests == before + 1
+
+
+FOOTERS = """
+import io, struct, sys
+import pyarrow as pa, pyarrow.parquet as pq
+from lichen.models.errors import CorruptArchive
+from lichen.pipeline.archive.bounded import BoundedParquet
+
+table = pa.table({"key": [f"k{n:05d}" for n in range(50)], "n": list(range(50)), "s": ["x" * 20] * 50})
+buffer = io.BytesIO()
+pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+data = buffer.getvalue()
+start = len(data) - 8 - struct.unpack("<I", data[-8:-4])[0]
+refused = 0
+for position in range(start, len(data) - 8):
+    for value in {0, 1, 0x15, 0x18, 0x19, 0x1c, 0x2c, 0x5c, 0x7f, 0x80, 0xff, data[position] ^ 1, data[position] ^ 32}:
+        changed = bytearray(data)
+        changed[position] = value
+        try:
+            file = BoundedParquet.of_bytes(bytes(changed), "changed", max_bytes=1 << 26)
+            for group in range(file.metadata.num_row_groups):
+                if file.metadata.row_group(group).num_rows:
+                    file.column(group, 0)
+            file.read_all(["key", "n", "s"])
+        except CorruptArchive:
+            refused += 1
+assert refused > 1000, refused
+"""
+
+
+def test_footers_that_contradict_themselves() -> None:
+    """In a process of its own: pyarrow ends the one in which it meets such a footer unprepared."""
+    done = subprocess.run([sys.executable, "-c", FOOTERS], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
