@@ -2,9 +2,9 @@
 
 Conventions that every command keeps: what was asked for goes to standard output, progress and errors to
 standard error; with ``--json`` standard output is exactly one JSON document. Exit codes: 0 all good, 1
-failed, 2 usage, 3 finished but some sources could not be read, 4 verification failed. An error of lichen's
-own ends a command with one line and the code of its class (``LichenError.exit_code``); any other exception
-is a bug and shows its traceback.
+failed, 2 usage, 3 finished but some sources could not be read or must not be deleted, 4 verification failed.
+An error of lichen's own ends a command with one line and the code of its class (``LichenError.exit_code``);
+any other exception is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ ORDER = (
 """Commands in the order of the help; a module that is not named here comes after them."""
 
 
-EPILOG = "Exit codes: 0 all good, 1 failed, 2 usage, 3 finished with unreadable sources, 4 verification failed."
+EPILOG = (
+    "Exit codes: 0 all good, 1 failed, 2 usage, 3 finished with unreadable sources, or with originals that must be "
+    "kept, 4 verification failed."
+)
 
 
 class LichenGroup(TyperGroup):

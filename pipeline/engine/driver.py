@@ -72,10 +72,10 @@ class _Driver:
         with ExitStack() as stack:
             stack.enter_context(_sigterm(self._stop))
             # Whatever is refused is refused before anything is written: sources, settings, codec.
+            check_vacant(store)
             fresh = not store.exists(layout.MARKER)
             lease = None
             if fresh:
-                check_vacant(store)
                 work = self._planning.survey()
             else:
                 lease = self._begin(stack)
