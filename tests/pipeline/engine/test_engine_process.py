@@ -67,8 +67,8 @@ def wait_until(true: Callable[[], bool], seconds: float = 30) -> bool:
     return true()
 
 
-def endless_jpeg(scans: int = 400, side: int = 6000) -> bytes:
-    """A progressive JPEG whose first scan is repeated: every repetition costs the decoder as much as a scan does."""
+def endless_jpeg(scans: int = 450, side: int = 4000) -> bytes:
+    """A progressive JPEG whose first scan is repeated, less often than what is refused without decoding."""
     buffer = io.BytesIO()
     Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True, quality=30)
     data = buffer.getvalue()
