@@ -45,7 +45,7 @@ ON_ANYTHING: dict[str, tuple[str, ...]] = {
     "models show": ("s2c-conv",),
     "models architectures": (),
     "train": ("{photos}", "--out", "{folder}/run", "--steps", "1", "--batch", "1", "--validation", "1"),
-    "evaluate": ("{photos}", "--codec", "webp", "--quality", "30,50,70,90", "--against", "jpeg"),
+    "evaluate": ("{photos}/holiday", "--codec", "webp", "--quality", "30,50,70,90", "--against", "jpeg"),
     "bench entropy": (),
     "bench rate": ("{tiny}", "--quality", "50"),
     "bench portability": ("{tiny}/a.png",),
