@@ -35,7 +35,7 @@ FAMILY_GROUP = "lichen.families"
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
-_LEARNED = (defaults.CODEC, defaults.STRONG_CODEC)
+_LEARNED = (defaults.CODEC, defaults.STRONG_CODEC, defaults.SEEN_CODEC)
 _CLASSICAL = ("jpeg", "webp", "avif", "jxl")
 
 

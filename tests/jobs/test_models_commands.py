@@ -32,7 +32,7 @@ def test_architectures() -> None:
 
 
 def test_a_codec_that_ships_tells_how_it_was_trained() -> None:
-    for name in (defaults.CODEC, defaults.STRONG_CODEC):
+    for name in (defaults.CODEC, defaults.STRONG_CODEC, defaults.SEEN_CODEC):
         done = CliRunner().invoke(build_app(), ["models", "show", name, "--json"])
         assert done.exit_code == 0, done.output
         shown = json.loads(done.stdout)
