@@ -120,15 +120,7 @@ class JobConfig:
             raise UsageError(f"picture_timeout is in seconds, above 0, not {self.picture_timeout}")
         if self.on_collision not in ("error", "replace", "keep"):
             raise UsageError(f"on_collision must be error, replace or keep, not {self.on_collision!r}")
-        for name in (
-            "shard_bytes",
-            "shard_pictures",
-            "attempts",
-            "workers",
-            "cpus_per_worker",
-            "lanes",
-            "max_source_bytes",
-        ):
+        for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")

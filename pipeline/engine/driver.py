@@ -18,7 +18,7 @@ from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import put_codec
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.job import Job, finish_job, write_progress
-from lichen.pipeline.archive.lease import Lease, acquire
+from lichen.pipeline.archive.lease import WAIT, Lease, acquire
 from lichen.pipeline.archive.marker import check_vacant, create_marker
 from lichen.pipeline.archive.plan import Grouping
 from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
@@ -40,8 +40,6 @@ PROGRESS_SECONDS = 5.0
 """Between two writes of ``progress.json``."""
 COMPARE_SECONDS = 15.0
 """Without an event, until what is in flight is compared with what was committed."""
-DECIDING = 30.0
-"""Seconds to wait for another driver that is just beginning a job in the same archive."""
 NAMES = 100
 """How many names of missing, quarantined and skipped sources a summary holds."""
 
@@ -90,7 +88,7 @@ class _Driver:
             if fresh:
                 lease = self._begin(stack)
             put_codec(store, files)
-            with acquire(store, None, wait=DECIDING, stop=self._stop) if store.conditional else nullcontext():
+            with acquire(store, None, wait=WAIT, stop=self._stop) if store.conditional else nullcontext():
                 work, job = self._planning.settle(work, executor.workers, files.digest)
                 if job is None:
                     assert work.changes is not None
