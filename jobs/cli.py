@@ -49,6 +49,9 @@ EPILOG = (
 )
 
 
+STOPPED = "stopped by SIGTERM"
+
+
 class LichenGroup(TyperGroup):
     """Ends a command on lichen's own errors with a message and their exit code."""
 
@@ -86,10 +89,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         build_app()(prog_name="lichen")
-    except JobInterrupted as error:  # before there was a command
-        typer.echo(f"lichen: {error}", err=True)
-        leave(error.exit_code)
-        sys.exit(error.exit_code)
+    except Exception as error:  # before there was a command; what was interrupted may have made another error of it
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN and not isinstance(error, JobInterrupted):
+            raise
+        typer.echo(f"lichen: {STOPPED}", err=True)
+        leave(JobInterrupted.exit_code)
+        sys.exit(JobInterrupted.exit_code)
     except SystemExit as stop:
         if isinstance(stop.code, int | None):
             leave(stop.code or 0)
@@ -99,7 +104,7 @@ def main() -> None:
 def _terminate(_number: int, _frame: object) -> None:
     """SIGTERM before (or without) a command that has an orderly end for it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise JobInterrupted("stopped by SIGTERM")
+    raise JobInterrupted(STOPPED)
 
 
 def _show_version(asked: bool) -> None:

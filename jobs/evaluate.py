@@ -2,13 +2,13 @@
 
 Nothing is estimated: each point is encoded to bitstreams, whose every byte counts, and decoded again from
 them. The rate of a point is the mean over the pictures of each picture's bits per pixel, its quality the
-mean of each picture's PSNR over all RGB samples, as in the literature (Kodak's 24 images in particular).
+mean of each picture's PSNR over all RGB samples, as in the literature (Kodak's 24 images in particular). The other
+measures (``lichen.jobs.measures``) are means over the pictures as well.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import time
@@ -18,24 +18,25 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from lichen.jobs.bdrate import Point, bd_rate
+from lichen.jobs.measures import MEASURES, Metric, available
+from lichen.models.classical import ClassicalCodec
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Codec, Pixels
 from lichen.models.defaults import EFFORT
 from lichen.models.errors import NotAPicture, NotComparable, UsageError, VerificationFailed
 from lichen.pipeline.images import read_picture
-from lichen.pipeline.quality import ms_ssim, psnr
-
-Metric: TypeAlias = Literal["psnr", "ms_ssim"]
 
 QUALITIES = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0)
 """The qualities at which learned codecs are reported."""
 
 CLASSICAL_QUALITIES: Mapping[str, tuple[float, ...]] = {
     "jpeg": (10, 20, 35, 50, 70, 85, 92),
+    "jpegli": (10, 20, 35, 50, 70, 85, 92),
     "webp": (5, 20, 40, 60, 80, 92),
     "avif": (15, 30, 45, 60, 75, 88),
+    "avif-psnr": (15, 30, 45, 60, 75, 88),
     "jxl": (20, 40, 60, 75, 85, 93),
 }
 """Qualities at which each classical codec spans about 27 to 41 dB on photographs, as learned codecs do."""
@@ -51,14 +52,16 @@ KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
 class RDPoint:
     """One point of a curve: means over the pictures; speeds are source megapixels per second of wall clock.
 
-    ``psnr`` is infinite when a picture came back unchanged. ``ms_ssim`` is the mean over the pictures that
-    are large enough for it, None if there is none. Anchor points have only a rate and a PSNR.
+    ``psnr`` is infinite when a picture came back unchanged. The others are means over the pictures that are large
+    enough, None if there is none or nobody measured. Anchor points have only a rate and a PSNR.
     """
 
     bpp: float
     psnr: float
     quality: float | None = None
     ms_ssim: float | None = None
+    ssimulacra2: float | None = None
+    butteraugli: float | None = None
     encode_mp_per_s: float | None = None
     decode_mp_per_s: float | None = None
 
@@ -73,10 +76,9 @@ class Curve:
     points: tuple[RDPoint, ...]
 
     def front(self, metric: Metric) -> list[Point]:
-        """(bits per pixel, dB) of the points that have this metric; MS-SSIM as -10 log10(1 - MS-SSIM)."""
-        if metric == "psnr":
-            return [(point.bpp, point.psnr) for point in self.points]
-        return [(point.bpp, ms_ssim_db(point.ms_ssim)) for point in self.points if point.ms_ssim is not None]
+        """(bits per pixel, quality on the measure's scale) of the points that have this metric."""
+        values = [(point.bpp, getattr(point, metric)) for point in self.points]
+        return [(bpp, MEASURES[metric].scale(value)) for bpp, value in values if value is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,12 +142,14 @@ def rd_points(
     qualities: Sequence[float] | None = None,
     *,
     effort: int = EFFORT,
+    metrics: Sequence[Metric] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[RDPoint]:
     """Encode and decode every picture at every quality and measure. One point for each quality, in order.
 
     Speeds do not include the first call, in which codecs compile and allocate: one picture is encoded and
-    decoded before the clock starts. ``progress`` is called with the number of pictures done since the last
+    decoded before the clock starts. ``metrics`` are by default all that can be measured here. ``progress``
+    is called with the number of pictures done since the last
     call. Raises ``UsageError`` on a bad quality or no pictures, ``VerificationFailed`` when what was
     decoded is not what was encoded: another size, or other symbols.
     """
@@ -156,8 +160,9 @@ def rd_points(
         if not MIN_QUALITY <= quality <= MAX_QUALITY:
             raise UsageError(f"quality must be {MIN_QUALITY:g} to {MAX_QUALITY:g}, not {quality:g}")
     codec.decode([codec.encode(images[:1], qualities[0], effort=effort)[0].bitstream])
+    metrics = available() if metrics is None else metrics
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return [_point(codec, images, quality, effort, pool, progress) for quality in qualities]
+        return [_point(codec, images, quality, effort, metrics, pool, progress) for quality in qualities]
 
 
 def evaluate(
@@ -167,6 +172,7 @@ def evaluate(
     qualities: Sequence[float] | None = None,
     effort: int = EFFORT,
     against: Iterable[Codec] = (),
+    metrics: Sequence[Metric] | None = None,
     anchors: Sequence[Curve] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -176,8 +182,10 @@ def evaluate(
     ``rd_points``.
     """
     images = list(pictures.values())
-    curve = _measure(codec, images, qualities, effort, progress)
-    measured = [_measure(other, images, None, EFFORT, progress) for other in against if other.digest != codec.digest]
+    metrics = available() if metrics is None else metrics
+    curve = _measure(codec, images, qualities, effort, metrics, progress)
+    rivals = [other for other in against if other.digest != codec.digest]
+    measured = [_measure(other, images, None, EFFORT, metrics, progress) for other in rivals]
     others = (*measured, *anchors)
     return Evaluation(
         codec=codec.name,
@@ -192,7 +200,7 @@ def evaluate(
         curve=curve,
         others=others,
         comparisons=tuple(compare(curve, other, "psnr") for other in others)
-        + tuple(compare(curve, other, "ms_ssim") for other in measured),
+        + tuple(compare(curve, other, metric) for other in measured for metric in metrics if metric != "psnr"),
     )
 
 
@@ -211,11 +219,6 @@ def compare(test: Curve, anchor: Curve, metric: Metric) -> Comparison:
         high=result.high,
         overlap=result.overlap,
     )
-
-
-def ms_ssim_db(value: float) -> float:
-    """MS-SSIM (0 to 1) as -10 log10(1 - value), which spreads the values near 1."""
-    return math.inf if value >= 1 else -10 * math.log10(1 - value)
 
 
 def is_kodak(names: Iterable[str]) -> bool:
@@ -253,10 +256,12 @@ def _measure(
     images: Sequence[Pixels],
     qualities: Sequence[float] | None,
     effort: int,
+    metrics: Sequence[Metric],
     progress: Callable[[int], None] | None,
 ) -> Curve:
-    points = rd_points(codec, images, qualities, effort=effort, progress=progress)
-    return Curve(name=codec.name, source="measured now", measured=True, points=tuple(points))
+    points = rd_points(codec, images, qualities, effort=effort, metrics=metrics, progress=progress)
+    settings = f": {codec.settings}" if isinstance(codec, ClassicalCodec) else ""
+    return Curve(name=codec.name, source="measured now" + settings, measured=True, points=tuple(points))
 
 
 def _point(
@@ -264,13 +269,13 @@ def _point(
     images: Sequence[Pixels],
     quality: float,
     effort: int,
+    metrics: Sequence[Metric],
     pool: ThreadPoolExecutor,
     progress: Callable[[int], None] | None,
 ) -> RDPoint:
     encode_seconds = decode_seconds = 0.0
     rates: list[float] = []
-    psnrs: list[float] = []
-    ssims: list[float] = []
+    values: dict[Metric, list[float]] = {metric: [] for metric in {"psnr": None, **dict.fromkeys(metrics)}}
     for batch in _batches(images):
         start = time.perf_counter()
         encoded = codec.encode(batch, quality, effort=effort)
@@ -284,18 +289,17 @@ def _point(
                 raise VerificationFailed(f"{codec.name} at quality {quality:g} decodes to something else")
         outputs = [one.pixels for one in decoded]
         rates += [8 * len(one.bitstream) / _pixels(image) for one, image in zip(encoded, batch, strict=True)]
-        psnrs += pool.map(psnr, batch, outputs)
-        ssims += [value for value in pool.map(ms_ssim, batch, outputs) if value is not None]
+        for metric, found in values.items():
+            found += [value for value in pool.map(MEASURES[metric].of, batch, outputs) if value is not None]
         if progress is not None:
             progress(len(batch))
     megapixels = sum(_pixels(image) for image in images) / 1e6
     return RDPoint(
         bpp=fmean(rates),
-        psnr=fmean(psnrs),
         quality=float(quality),
-        ms_ssim=fmean(ssims) if ssims else None,
         encode_mp_per_s=megapixels / encode_seconds,
         decode_mp_per_s=megapixels / decode_seconds,
+        **{metric: fmean(found) for metric, found in values.items() if found},
     )
 
 

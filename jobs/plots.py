@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lichen.jobs.bdrate import Point, pareto_front
-from lichen.jobs.evaluate import Curve, Evaluation, Metric
-
-LABELS: dict[Metric, str] = {"psnr": "RGB PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
+from lichen.jobs.evaluate import Curve, Evaluation
+from lichen.jobs.measures import MEASURES, Metric
 
 PALETTE = (
     "#0072b2",
@@ -29,21 +28,24 @@ PALETTE = (
 )
 """One colour a curve, distinguishable and dark enough on white (the first ones by Okabe and Ito)."""
 
-LANDMARKS = ("AVIF (speed 6, 4:4:4)", "bmshj2018-hyperprior", "mbt2018-mean", "VTM 9.1", "TCM-L", "HPCM-L")
+LANDMARKS = ("AVIF iq (speed 6, 4:4:4)", "bmshj2018-hyperprior", "mbt2018-mean", "VTM 9.1", "TCM-L", "HPCM-L")
 """The shipped anchors that are drawn; all of them together would hide each other."""
 
 
 def plot_rd(evaluation: Evaluation, path: str | Path) -> None:
     """Draw quality over rate: the evaluated codec in bold, what was measured beside it solid, anchors dashed.
 
-    One panel for PSNR, and one for MS-SSIM when it was measured. The panels show the range of rates of the
-    evaluated codec and a little more. Any file ending that matplotlib knows works; PNG is meant.
+    One panel for each measure that was taken. The panels show the range of rates of the evaluated codec and a little
+    more. Any file ending that matplotlib knows works; PNG is meant.
     """
-    metrics: list[Metric] = ["psnr"]
-    if evaluation.curve.front("ms_ssim"):
-        metrics.append("ms_ssim")
-    figure = Figure(figsize=(6.0 * len(metrics) + 2, 5.4), dpi=130, layout="constrained")
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    metrics = [metric for metric in MEASURES if evaluation.curve.front(metric)]
+    columns = min(len(metrics), 2)
+    rows = -(-len(metrics) // columns)
+    figure = Figure(figsize=(6.0 * columns + 2, 5.4 * rows), dpi=130, layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for empty in panels[len(metrics) :]:
+        empty.remove()
+    panels = panels[: len(metrics)]
     drawn = _drawn(evaluation)
     for axes, metric in zip(panels, metrics, strict=True):
         _panel(axes, evaluation, drawn, metric)
@@ -87,7 +89,7 @@ def _panel(axes: Axes, evaluation: Evaluation, drawn: Sequence[Curve], metric: M
 
 def _label(axes: Axes, metric: Metric) -> None:
     axes.set_xlabel("bits per pixel")
-    axes.set_ylabel(LABELS[metric])
+    axes.set_ylabel(MEASURES[metric].axis)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 

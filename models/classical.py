@@ -3,7 +3,9 @@
 A bitstream is the plain file that the format's own library writes, without metadata, so that any viewer opens
 it. Settings at the default effort are those that the literature and this project's anchors use: JPEG optimised
 and progressive with 4:2:0 chroma (libjpeg's default, the better rate-distortion choice at its usual rates), WebP
-method 6, AVIF speed 6 with 4:4:4 chroma, JPEG XL effort 7.
+method 6, AVIF speed 6 with 4:4:4 chroma, JPEG XL effort 7. Two formats have two encoders: ``jpeg`` is written by
+libjpeg-turbo and ``jpegli`` by the encoder of that name, ``avif`` is tuned for the eye, as Pillow does by default
+(libaom's ``tune=iq``), and ``avif-psnr`` for squared error.
 
 The formats have no checksum of their own: what is structurally broken raises ``CorruptBitstream``, but a
 flipped bit inside entropy-coded data may decode to other pixels. The symbol digest, which covers the whole
@@ -69,6 +71,8 @@ class _Format:
     """The format's own number for effort 1 to 9."""
     write: Callable[[Pixels, float, int], bytes]
     read: Callable[[bytes, int], Pixels]
+    settings: str
+    """The encoder and what it is told at the default effort."""
 
 
 class ClassicalCodec:
@@ -91,8 +95,13 @@ class ClassicalCodec:
 
     @property
     def name(self) -> str:
-        """The format's name: ``jpeg``, ``webp``, ``avif`` or ``jxl``."""
+        """One of ``CLASSICAL_NAMES``."""
         return self._name
+
+    @property
+    def settings(self) -> str:
+        """The encoder and what it is told at the default effort, in words."""
+        return self._format.settings
 
     @property
     def digest(self) -> str:
@@ -189,6 +198,14 @@ def _read_jpeg(data: bytes, max_pixels: int) -> Pixels:
     return _load(JpegImagePlugin.JpegImageFile, data, max_pixels)
 
 
+def _write_jpegli(pixels: Pixels, quality: float, _level: int) -> bytes:
+    import pyjpegli
+
+    height, width = pixels.shape[:2]
+    bitstream: bytes = pyjpegli.encode(pixels, width, height, quality=round(quality))
+    return bitstream
+
+
 def _write_webp(pixels: Pixels, quality: float, level: int) -> bytes:
     return _save(pixels, "WEBP", quality=round(quality), method=level)
 
@@ -202,8 +219,14 @@ def _read_webp(data: bytes, max_pixels: int) -> Pixels:
     return _load(WebPImagePlugin.WebPImageFile, data, max_pixels)
 
 
-def _write_avif(pixels: Pixels, quality: float, level: int) -> bytes:
-    return _save(pixels, "AVIF", quality=round(quality), speed=level, subsampling="4:4:4", max_threads=AVIF_THREADS)
+def _write_avif(pixels: Pixels, quality: float, level: int, **settings: Any) -> bytes:
+    # libavif tunes for the eye by itself, and refuses to be told so at quality 100.
+    chosen = {"quality": round(quality), "speed": level, "subsampling": "4:4:4", "max_threads": AVIF_THREADS}
+    return _save(pixels, "AVIF", **chosen, **settings)
+
+
+def _write_avif_psnr(pixels: Pixels, quality: float, level: int) -> bytes:
+    return _write_avif(pixels, quality, level, advanced={"tune": "psnr"})
 
 
 def _read_avif(data: bytes, max_pixels: int) -> Pixels:
@@ -275,11 +298,46 @@ def jxl_size(codestream: bytes) -> tuple[int, int]:
     return height * numerator // denominator, height
 
 
+_AVIF_SPEEDS = (9, 8, 6, 5, 4, 3, 2, 1, 0)
 _FORMATS: Mapping[str, _Format] = {
-    "jpeg": _Format(max_side=65500, efforts=(0,) * 9, write=_write_jpeg, read=_read_jpeg),
-    "webp": _Format(max_side=16383, efforts=(0, 4, 6, 6, 6, 6, 6, 6, 6), write=_write_webp, read=_read_webp),
-    "avif": _Format(max_side=65536, efforts=(9, 8, 6, 5, 4, 3, 2, 1, 0), write=_write_avif, read=_read_avif),
-    "jxl": _Format(max_side=1 << 30, efforts=(3, 5, 7, 8, 9, 9, 9, 9, 9), write=_write_jxl, read=_read_jxl),
+    "jpeg": _Format(
+        max_side=65500,
+        efforts=(0,) * 9,
+        write=_write_jpeg,
+        read=_read_jpeg,
+        settings="libjpeg-turbo, optimised, progressive, 4:2:0",
+    ),
+    "jpegli": _Format(
+        max_side=65500, efforts=(0,) * 9, write=_write_jpegli, read=_read_jpeg, settings="jpegli, its defaults"
+    ),
+    "webp": _Format(
+        max_side=16383,
+        efforts=(0, 4, 6, 6, 6, 6, 6, 6, 6),
+        write=_write_webp,
+        read=_read_webp,
+        settings="libwebp, method 6, 4:2:0",
+    ),
+    "avif": _Format(
+        max_side=65536,
+        efforts=_AVIF_SPEEDS,
+        write=_write_avif,
+        read=_read_avif,
+        settings="libaom, speed 6, 4:4:4, tune=iq",
+    ),
+    "avif-psnr": _Format(
+        max_side=65536,
+        efforts=_AVIF_SPEEDS,
+        write=_write_avif_psnr,
+        read=_read_avif,
+        settings="libaom, speed 6, 4:4:4, tune=psnr",
+    ),
+    "jxl": _Format(
+        max_side=1 << 30,
+        efforts=(3, 5, 7, 8, 9, 9, 9, 9, 9),
+        write=_write_jxl,
+        read=_read_jxl,
+        settings="libjxl, effort 7",
+    ),
 }
 
 CLASSICAL_NAMES = tuple(_FORMATS)

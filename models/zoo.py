@@ -36,7 +36,7 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 _LEARNED = (defaults.CODEC, defaults.STRONG_CODEC, defaults.SEEN_CODEC)
-_CLASSICAL = ("jpeg", "webp", "avif", "jxl")
+_CLASSICAL = ("jpeg", "jpegli", "webp", "avif", "avif-psnr", "jxl")
 
 
 def load_codec(name: str, *, device: str = "cpu", precision: str = "auto") -> Codec:

@@ -20,6 +20,8 @@ from lichen.pipeline.archive.rejected import read_rejected
 from lichen.pipeline.archive.snapshot import Snapshot
 from lichen.pipeline.tally import COLUMNS, Group, Reason, Reasons, Spread, Tally, Worst, spread
 
+SCORES = "90 is visually lossless, at 80 no difference is noticed side by side, 70 is high and 50 medium quality"
+"""What the scores of SSIMULACRA 2 mean, by its author."""
 NAMED = 20
 """How many quarantined and skipped sources are named."""
 
@@ -98,6 +100,7 @@ class Report:
     psnr: Spread
     block_psnr: Spread
     ms_ssim: Spread
+    ssimulacra2: Spread
     worst: tuple[Worst, ...]
     stored_reasons: tuple[Reason, ...]
     quarantined: int
@@ -139,6 +142,7 @@ def make_report(archive: Archive, *, worst: int = 5, named: int = NAMED) -> Repo
         psnr=spread(tally.measures["psnr"]),
         block_psnr=spread(tally.measures["block_psnr"]),
         ms_ssim=spread(tally.measures["ms_ssim"]),
+        ssimulacra2=spread(tally.measures["ssimulacra2"]),
         worst=tuple(Worst(**row) for row in tally.worst),
         stored_reasons=tally.reasons.result(),
         quarantined=len(rejects.quarantined),

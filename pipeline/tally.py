@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 COLUMNS = (
     "key", "status", "length", "side_length", "codec", "width", "height", "source_format", "quality",
-    "source_bytes", "bpp", "psnr", "ms_ssim", "block_psnr", "reason",
+    "source_bytes", "bpp", "psnr", "ms_ssim", "block_psnr", "ssimulacra2", "reason",
 )  # fmt: skip
 """What is read of the index."""
 
@@ -65,6 +65,7 @@ class Worst:
     psnr: float
     block_psnr: float | None
     ms_ssim: float | None
+    ssimulacra2: float | None
     quality: float | None
     bpp: float | None
 
@@ -140,7 +141,9 @@ class Tally:
         self.by: dict[str, defaultdict[str, Sum]] = {
             name: defaultdict(Sum) for name in ("source_format", "status", "size", "quality", "codec")
         }
-        self.measures: dict[str, list[NDArray[np.float32]]] = {"psnr": [], "block_psnr": [], "ms_ssim": []}
+        self.measures: dict[str, list[NDArray[np.float32]]] = {
+            name: [] for name in ("psnr", "block_psnr", "ms_ssim", "ssimulacra2")
+        }
         self.worst: list[dict[str, Any]] = []
         self.reasons = Reasons(named)
         self.side_bytes = 0

@@ -28,6 +28,8 @@ HEADWAY = 3.0
 """Units of quality that effort gains at equal PSNR, about."""
 _DECIBELS = 0.1
 """PSNR gained by a unit of quality, about; the same for MS-SSIM in decibels."""
+_SCORE = 0.5
+"""SSIMULACRA 2 gained by a unit of quality, about."""
 _LOG_BITS = 0.024
 """Relative change of the bits by a unit of quality, about."""
 _LEAP = 40.0
@@ -45,10 +47,12 @@ class Floors:
     block_psnr: float = 24.0
     ms_ssim: float | None = None
     """0 to 1; pictures that are too small for it never reach it."""
+    ssimulacra2: float | None = None
+    """At most 100: 90 is visually lossless, at 80 no difference is noticed side by side."""
 
     def met(self, quality: Quality) -> bool:
         """Whether all floors are reached (a NaN never is)."""
-        similar = self.ms_ssim is None or (quality.ms_ssim is not None and quality.ms_ssim >= self.ms_ssim)
+        similar = _reached(self.ms_ssim, quality.ms_ssim) and _reached(self.ssimulacra2, quality.ssimulacra2)
         return similar and quality.psnr >= self.psnr and quality.block_psnr >= self.block_psnr
 
 
@@ -195,9 +199,16 @@ def shortfall(floors: Floors, measured: Quality) -> float:
     if floors.ms_ssim is not None:
         got = math.nan if measured.ms_ssim is None else measured.ms_ssim
         worst = max(worst, _in_decibels(floors.ms_ssim) - _in_decibels(got))
+    if floors.ssimulacra2 is not None:
+        score = math.nan if measured.ssimulacra2 is None else measured.ssimulacra2
+        worst = max(worst, (floors.ssimulacra2 - score) / _SCORE * _DECIBELS)
     if math.isnan(worst) or not floors.met(measured):
         return _LEAP if math.isnan(worst) else max(worst / _DECIBELS, SMALLEST)
     return max(min(worst / _DECIBELS, 0.0), -MAX_QUALITY)
+
+
+def _reached(wanted: float | None, got: float | None) -> bool:
+    return wanted is None or (got is not None and got >= wanted)
 
 
 def _in_decibels(ms_ssim: float) -> float:

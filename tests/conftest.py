@@ -144,6 +144,7 @@ def _write_archive(
                         bpp=8 * (len(encoded.bitstream) + len(side)) / (width * height),
                         psnr=measured.psnr,
                         ms_ssim=measured.ms_ssim,
+                        ssimulacra2=measured.ssimulacra2,
                         block_psnr=measured.block_psnr,
                         symbols_digest=encoded.symbols,
                         pixels_digest=symbol_digest(decoded.pixels),

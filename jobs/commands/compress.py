@@ -60,6 +60,10 @@ def compress(
         float | None, typer.Option(help="dB: every picture at the lowest quality that reaches it, or stored.")
     ] = None,
     min_ms_ssim: Annotated[float | None, typer.Option(help="The same for MS-SSIM, 0 to 1.")] = None,
+    min_ssimulacra2: Annotated[
+        float | None,
+        typer.Option(help="The same for SSIMULACRA 2: 90 visually lossless, 80 no difference side by side, 70 high."),
+    ] = None,
     target_bpp: Annotated[
         float | None, typer.Option(help="Bits per pixel: every picture at the highest quality that needs no more.")
     ] = None,
@@ -69,6 +73,7 @@ def compress(
         float | None,
         typer.Option(min=0, max=1, help="Share of the pictures whose MS-SSIM is measured. Default: all from effort 3."),
     ] = None,
+    ssimulacra2: Annotated[float | None, typer.Option(min=0, max=1, help="The same for SSIMULACRA 2.")] = None,
     store_others: Annotated[
         bool, typer.Option("--store-others", help="Store files that are no pictures instead of naming them.")
     ] = False,
@@ -127,10 +132,12 @@ def compress(
         effort=effort,
         min_psnr=min_psnr,
         min_ms_ssim=min_ms_ssim,
+        min_ssimulacra2=min_ssimulacra2,
         target_bpp=target_bpp,
         psnr_floor=psnr_floor,
         block_psnr_floor=block_psnr_floor,
         ms_ssim=ms_ssim,
+        ssimulacra2=ssimulacra2,
         store_others=store_others,
         hidden=hidden,
         on_duplicate=on_duplicate.value,

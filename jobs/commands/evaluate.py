@@ -13,7 +13,8 @@ from lichen.models.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lichen.jobs.evaluate import Comparison, Curve, Evaluation, Metric
+    from lichen.jobs.evaluate import Comparison, Curve, Evaluation
+    from lichen.jobs.measures import Metric
     from lichen.models.codec import Codec, Pixels
 
 
@@ -34,7 +35,7 @@ def evaluate(
     ] = defaults.EFFORT,
     against: Annotated[
         str, typer.Option(help="Codecs to measure on the same pictures, separated by commas; or none.")
-    ] = "jpeg,webp,avif,jxl",
+    ] = "jpeg,jpegli,webp,avif,avif-psnr,jxl",
     anchors: Annotated[
         str,
         typer.Option(
@@ -143,18 +144,18 @@ def _compare(
 
 def _show(result: Evaluation) -> None:
     from lichen.jobs import console
+    from lichen.jobs.measures import MEASURES
 
     out = console.stdout()
     points = console.table(
         f"{result.codec} on {len(result.images)} pictures, {result.megapixels:.2f} megapixels",
-        ("quality", "bpp", "PSNR dB", "MS-SSIM", "encode MP/s", "decode MP/s"),
+        ("quality", "bpp", *(measure.name for measure in MEASURES.values()), "encode MP/s", "decode MP/s"),
     )
     for point in result.curve.points:
         points.add_row(
             f"{point.quality:g}",
             f"{point.bpp:.4f}",
-            f"{point.psnr:.2f}",
-            _or_dash(point.ms_ssim, "{:.4f}"),
+            *(_or_dash(getattr(point, metric), measure.pattern) for metric, measure in MEASURES.items()),
             _or_dash(point.encode_mp_per_s, "{:.2f}"),
             _or_dash(point.decode_mp_per_s, "{:.2f}"),
         )
@@ -163,18 +164,16 @@ def _show(result: Evaluation) -> None:
         return
     rates = console.table(
         "BD-rate (negative: fewer bits than the other at equal quality)",
-        ("against", "by PSNR", "by MS-SSIM", "interval dB", "overlap", "points"),
+        ("against", *(measure.name.removesuffix(" dB") for measure in MEASURES.values()), "interval dB", "points"),
     )
     by_name = {(one.anchor, one.metric): one for one in result.comparisons}
     for curve in result.others:
         own = by_name[curve.name, "psnr"]
         rates.add_row(
             curve.name,
-            _percent(by_name, curve.name, "psnr"),
-            _percent(by_name, curve.name, "ms_ssim"),
+            *(_percent(by_name, curve.name, metric) for metric in MEASURES),
             "-" if own.low is None or own.high is None else f"{own.low:.1f} to {own.high:.1f}",
-            _or_dash(own.overlap, "{:.0%}"),
-            "measured now" if curve.measured else "anchor",
+            curve.source if curve.measured else "anchor",
         )
     out.print(rates)
     for one in result.comparisons:

@@ -128,7 +128,8 @@ def _quality(out: Console, result: Report) -> None:
     from rich.text import Text
 
     from lichen.jobs import console
-    from lichen.jobs.display import number, shown
+    from lichen.jobs.display import many, number, shown
+    from lichen.pipeline.report import SCORES
 
     if not result.compressed:
         return
@@ -140,6 +141,7 @@ def _quality(out: Console, result: Report) -> None:
         ("PSNR dB", result.psnr, "{:.2f}"),
         ("worst 64x64 block dB", result.block_psnr, "{:.2f}"),
         ("MS-SSIM", result.ms_ssim, "{:.4f}"),
+        ("SSIMULACRA 2", result.ssimulacra2, "{:.1f}"),
     ):
         values = [number(spread.percentiles[point], pattern) for point in names]
         rows.add_row(
@@ -151,15 +153,18 @@ def _quality(out: Console, result: Report) -> None:
             f"{spread.exact:,}",
         )
     out.print(rows)
+    if result.ssimulacra2.count:
+        out.print(f"SSIMULACRA 2 in words: {SCORES}. Of {many(result.ssimulacra2.count, 'picture')} measured.")
     if not result.worst:
         return
-    rows = console.table("Lowest PSNR", ("key", "PSNR dB", "block dB", "MS-SSIM", "quality", "bpp"))
+    rows = console.table("Lowest PSNR", ("key", "PSNR dB", "block dB", "MS-SSIM", "SSIMULACRA 2", "quality", "bpp"))
     for row in result.worst:
         rows.add_row(
             Text(shown(row.key, KEY_WIDTH)),
             number(row.psnr),
             number(row.block_psnr),
             number(row.ms_ssim, "{:.4f}"),
+            number(row.ssimulacra2, "{:.1f}"),
             number(row.quality, "{:g}"),
             number(row.bpp, "{:.3f}"),
         )

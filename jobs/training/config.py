@@ -17,7 +17,7 @@ class TrainConfig:
     the scale network. ``lanes`` threads share the crops of a step (``lichen.jobs.training.gradients``): as many as
     there are cores are fastest on a CPU, one is repeatable. With ``relative`` the logarithm of each crop's loss counts:
     one per cent is worth as much in a smooth crop as in a rough one. ``ms_ssim`` and ``ssimulacra2`` are the shares of
-    those measures in the distortion (``lichen.jobs.training.distortion``). After the budget the context of the
+    those measures in the distortion (``lichen.models.perceptual.distortion``). After the budget the context of the
     hyper-latent is fitted to ``context_crops`` crops of up to 512 pixels a side; None means a tenth of the pixels
     trained on, at most 1,000 such crops.
     """

@@ -1,7 +1,7 @@
 """The training loop: one optimisation step, schedule, averaging of weights, validation, checkpoints.
 
 The objective is ``lambda * distortion + bpp`` divided by ``sqrt(lambda)``, so that all rates of the variable-rate
-model learn alike; every picture of a batch has a random quality. ``lichen.jobs.training.distortion`` says what
+model learn alike; every picture of a batch has a random quality. ``lichen.models.perceptual.distortion`` says what
 distortion is.
 """
 
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import CropSampler, PictureCache, middles, split
-from lichen.jobs.training.distortion import SMALLEST_SIDE, distortion
 from lichen.jobs.training.gradients import Gradients
 from lichen.jobs.training.soap import Soap
 from lichen.models.architectures import Config, build, from_json, to_json
@@ -30,6 +29,7 @@ from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.errors import TrainingError, UsageError
 from lichen.models.networks.initialise import conditioning, initialise
 from lichen.models.networks.network import CodecNetwork
+from lichen.models.perceptual.distortion import SMALLEST_SIDE, distortion
 
 VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
 ONE_RATE = (50.0,)

@@ -61,6 +61,8 @@ class IndexRow(Placement):
     psnr: float | None = None
     ms_ssim: float | None = None
     block_psnr: float | None = None
+    ssimulacra2: float | None = None
+    """None where it was not measured, and in older archives."""
     symbols_digest: bytes | None = None
     pixels_digest: bytes | None = None
     reason: str | None = None
@@ -98,6 +100,7 @@ SCHEMA = pa.schema(
         _field("psnr", pa.float32(), True),
         _field("ms_ssim", pa.float32(), True),
         _field("block_psnr", pa.float32(), True),
+        _field("ssimulacra2", pa.float32(), True),
         _field("symbols_digest", pa.binary(16), True),
         _field("pixels_digest", pa.binary(16), True),
         _field("reason", pa.string(), True),
@@ -123,6 +126,7 @@ _ENCODING = {
     "bpp": "BYTE_STREAM_SPLIT",
     "psnr": "BYTE_STREAM_SPLIT",
     "ms_ssim": "BYTE_STREAM_SPLIT",
+    "ssimulacra2": "BYTE_STREAM_SPLIT",
     "block_psnr": "BYTE_STREAM_SPLIT",
 }
 

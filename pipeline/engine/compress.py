@@ -13,7 +13,7 @@ import numpy as np
 from lichen.models.codec import Codec, Decoded, Encoded, symbol_digest
 from lichen.models.defaults import EFFORT
 from lichen.models.errors import JobError, LichenError, VerificationFailed
-from lichen.pipeline.engine.config import STAGES
+from lichen.pipeline.engine.config import STAGES, Shares
 from lichen.pipeline.engine.feed import Item
 from lichen.pipeline.images import Picture, pack_side, unpack_side
 from lichen.pipeline.quality import Quality, measure
@@ -69,9 +69,9 @@ class Kept:
 class Compressor:
     """A codec with the rules of a job. Thread-safe, as codecs are."""
 
-    def __init__(self, codec: Codec, *, target: Target, ms_ssim: float, effort: int = EFFORT) -> None:
+    def __init__(self, codec: Codec, *, target: Target, shares: Shares, effort: int = EFFORT) -> None:
         self.codec = codec
-        self._target, self._ms_ssim, self._effort = target, ms_ssim, effort
+        self._target, self._shares, self._effort = target, shares, effort
         self._failures = 0
 
     def compress(self, items: Sequence[Item], watch: Stopwatch) -> list[Compressed | Kept]:
@@ -119,10 +119,15 @@ class Compressor:
             case.best = _Trial(quality=tried, encoded=encoded, decoded=decoded, measured=measured)
 
     def _measured(self, case: _Case, decoded: Decoded, *, last: bool) -> Quality:
-        """How good a trial is; MS-SSIM where the search needs it, or in the last trial where it is to be recorded."""
-        picture = _picture(case.item)
-        wanted = self._target.floors.ms_ssim is not None or (last and _sampled(case.item.source.key, self._ms_ssim))
-        return measure(picture.pixels, decoded.pixels, picture.mode, with_ms_ssim=wanted)
+        """How good a trial is: by what the search needs, and in the last trial also by what is to be recorded."""
+        picture, key, floors = _picture(case.item), case.item.source.key, self._target.floors
+        return measure(
+            picture.pixels,
+            decoded.pixels,
+            picture.mode,
+            with_ms_ssim=floors.ms_ssim is not None or (last and _sampled(key, self._shares.ms_ssim)),
+            with_ssimulacra2=floors.ssimulacra2 is not None or (last and _sampled(key, self._shares.ssimulacra2)),
+        )
 
     def _outcome(self, case: _Case, watch: Stopwatch) -> Compressed | Kept:
         retries = case.earlier + case.search.trials - 1
@@ -133,7 +138,7 @@ class Compressor:
             return Kept(reason=case.last, retries=retries)
         measured = best.measured
         with watch.stage("measure"):
-            if self._target.searched and self._target.floors.ms_ssim is None:
+            if self._target.searched:
                 measured = self._measured(case, best.decoded, last=True)
             return Compressed(
                 payload=best.encoded.bitstream,

@@ -22,10 +22,11 @@ from lichen.pipeline.target import Floors, Target
 OnCollision = Literal["error", "replace", "keep"]
 ExecutorName = Literal["auto", "process", "ray", "local"]
 
-_MS_SSIM_SHARES = {1: 1 / 16, 2: 1 / 4}
+_SHARES = {1: 1 / 16, 2: 1 / 4}
 SHARD_BYTES = 256 * 1024 * 1024
 LOOKS = (
-    "codec", "quality", "effort", "min_psnr", "min_ms_ssim", "target_bpp", "psnr_floor", "block_psnr_floor",
+    "codec", "quality", "effort", "min_psnr", "min_ms_ssim", "min_ssimulacra2", "target_bpp", "psnr_floor",
+    "block_psnr_floor",
 )  # fmt: skip
 """Frozen settings that decide what becomes of a picture."""
 STAGES = ("read", "open", "encode", "decode", "measure", "write")
@@ -36,6 +37,14 @@ comparing pixels, and packing, spooling and reading back."""
 _AT_LEAST_ONE = (
     "shard_bytes", "shard_pictures", "attempts", "workers", "cpus_per_worker", "lanes", "max_source_bytes",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Parts of the pictures, 0 to 1, that a measure is taken of; a picture's key decides whether it is among them."""
+
+    ms_ssim: float
+    ssimulacra2: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +63,8 @@ class JobConfig:
     """dB: gives every picture the lowest quality that reaches it, instead of ``quality``."""
     min_ms_ssim: float | None = None
     """The same for MS-SSIM, 0 to 1. Pictures too small for it are stored."""
+    min_ssimulacra2: float | None = None
+    """The same for SSIMULACRA 2, at most 100. Pictures too small for it are stored."""
     target_bpp: float | None = None
     """Bits per pixel: gives every picture the highest quality whose payload has no more, instead of ``quality``."""
     psnr_floor: float = 30.0
@@ -62,6 +73,8 @@ class JobConfig:
     """dB in the worst 64x64 block."""
     ms_ssim: float | None = None
     """Share of the pictures whose MS-SSIM is measured, chosen by their keys; by default all, below effort 3 fewer."""
+    ssimulacra2: float | None = None
+    """The same for SSIMULACRA 2."""
     store_others: bool = False
     """Store files that are no pictures, instead of naming them."""
     hidden: bool = False
@@ -102,11 +115,15 @@ class JobConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
             raise UsageError(f"quality must be 1 to 100, not {self.quality}")
-        if self.ms_ssim is not None and not 0 <= self.ms_ssim <= 1:
-            raise UsageError(f"ms_ssim is a share from 0 to 1, not {self.ms_ssim}")
+        for name in ("ms_ssim", "ssimulacra2"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise UsageError(f"{name} is a share from 0 to 1, not {share}")
         check_effort(self.effort)
         if self.min_ms_ssim is not None and not 0 <= self.min_ms_ssim < 1:
             raise UsageError(f"min_ms_ssim is 0 to 1, 1 excluded, not {self.min_ms_ssim}")
+        if self.min_ssimulacra2 is not None and not 0 <= self.min_ssimulacra2 < 100:
+            raise UsageError(f"min_ssimulacra2 is 0 to 100, 100 excluded, not {self.min_ssimulacra2}")
         if self.min_psnr is not None and not 0 < self.min_psnr <= 60:
             raise UsageError(f"min_psnr is in dB, above 0 and at most 60, not {self.min_psnr}")
         _ = self.target  # its own checks
@@ -136,15 +153,24 @@ class JobConfig:
         psnr = self.psnr_floor if self.min_psnr is None else self.min_psnr
         return Target(
             quality=self.quality,
-            floors=Floors(psnr=psnr, block_psnr=self.block_psnr_floor, ms_ssim=self.min_ms_ssim),
-            lowest=self.min_psnr is not None or self.min_ms_ssim is not None,
+            floors=Floors(
+                psnr=psnr,
+                block_psnr=self.block_psnr_floor,
+                ms_ssim=self.min_ms_ssim,
+                ssimulacra2=self.min_ssimulacra2,
+            ),
+            lowest=any(wish is not None for wish in (self.min_psnr, self.min_ms_ssim, self.min_ssimulacra2)),
             bpp=self.target_bpp,
         )
 
     @property
-    def ms_ssim_share(self) -> float:
-        """Share of the pictures whose MS-SSIM is measured."""
-        return _MS_SSIM_SHARES.get(self.effort, 1.0) if self.ms_ssim is None else self.ms_ssim
+    def shares(self) -> Shares:
+        """Which part of the pictures is measured by what costs time."""
+        usual = _SHARES.get(self.effort, 1.0)
+        return Shares(
+            ms_ssim=usual if self.ms_ssim is None else self.ms_ssim,
+            ssimulacra2=usual if self.ssimulacra2 is None else self.ssimulacra2,
+        )
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -169,8 +195,10 @@ class JobConfig:
             "effort": self.effort,
             "min_psnr": self.min_psnr,
             "min_ms_ssim": self.min_ms_ssim,
+            "min_ssimulacra2": self.min_ssimulacra2,
             "target_bpp": self.target_bpp,
-            "ms_ssim": self.ms_ssim_share,
+            "ms_ssim": self.shares.ms_ssim,
+            "ssimulacra2": self.shares.ssimulacra2,
             "store_others": self.store_others,
             "hidden": self.hidden,
             "on_duplicate": self.on_duplicate,
@@ -190,7 +218,7 @@ class WorkerConfig:
     codec: str
     target: Target
     effort: int
-    ms_ssim: float
+    shares: Shares
     store_others: bool
     picture_timeout: float
     max_source_bytes: int
@@ -203,9 +231,9 @@ class WorkerConfig:
     @classmethod
     def of(cls, config: JobConfig, *, cpus: int | None = None) -> WorkerConfig:
         """The part of a job's configuration that its workers need."""
-        own = {field.name for field in fields(cls)} - {"cpus", "ms_ssim"}
+        own = {field.name for field in fields(cls)} - {"cpus"}
         values = {name: getattr(config, name) for name in own}
-        return cls(cpus=cpus, ms_ssim=config.ms_ssim_share, **values)
+        return cls(cpus=cpus, **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

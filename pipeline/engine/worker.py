@@ -64,7 +64,7 @@ class Worker(Closing):
         self._compressor = Compressor(
             self.codec,
             target=config.target,
-            ms_ssim=config.ms_ssim,
+            shares=config.shares,
             effort=config.effort,
         )
         self._turn = threading.Lock()
@@ -225,6 +225,7 @@ class _Attempt:
                 psnr=outcome.measured.psnr,
                 ms_ssim=outcome.measured.ms_ssim,
                 block_psnr=outcome.measured.block_psnr,
+                ssimulacra2=outcome.measured.ssimulacra2,
                 symbols_digest=outcome.symbols,
                 pixels_digest=outcome.pixels,
                 **_picture_columns(item),

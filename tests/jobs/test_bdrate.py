@@ -10,7 +10,7 @@ from lichen.jobs.evaluate import read_anchors
 from lichen.models.errors import NotComparable
 
 CURVE: list[Point] = [(0.1, 28.0), (0.25, 31.0), (0.5, 34.0), (1.0, 37.5), (1.6, 40.0)]
-AVIF = "AVIF (speed 6, 4:4:4)"
+AVIF = "AVIF iq (speed 6, 4:4:4)"
 JPEG = "JPEG (optimised, progressive)"
 VTM = "VTM 9.1"
 

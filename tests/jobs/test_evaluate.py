@@ -10,6 +10,8 @@ from PIL import Image
 
 from lichen.jobs.evaluate import (
     KODAK,
+    Curve,
+    RDPoint,
     compare,
     evaluate,
     is_kodak,
@@ -17,10 +19,12 @@ from lichen.jobs.evaluate import (
     rd_points,
     read_anchors,
 )
+from lichen.jobs.measures import available, butteraugli
 from lichen.jobs.plots import plot_rd
 from lichen.models.classical import ClassicalCodec
 from lichen.models.codec import Decoded, Encoded, Pixels
-from lichen.models.errors import UsageError, VerificationFailed
+from lichen.models.errors import JobError, UsageError, VerificationFailed
+from lichen.pipeline.measures.ssimulacra2 import ssimulacra2
 
 KODAK_FOLDER = Path(__file__).parents[1] / "data" / "kodak"
 
@@ -87,6 +91,44 @@ def test_points_are_means_over_the_pictures_of_real_bytes() -> None:
         assert point.ms_ssim is not None and 0.5 < point.ms_ssim < 1  # of the one that is large enough
         assert (point.encode_mp_per_s or 0) > 0 and (point.decode_mp_per_s or 0) > 0
     assert points[0].bpp < points[1].bpp and points[0].psnr < points[1].psnr
+
+
+def test_every_measure_is_a_mean_and_has_a_comparison() -> None:
+    pictures = {"a": gradient(200, 180), "b": gradient(170, 190)}
+    rival = ClassicalCodec("webp")
+    result = evaluate(
+        ClassicalCodec("jpeg"), pictures, qualities=[20, 40, 60, 90], against=[rival], metrics=["psnr", "ssimulacra2"]
+    )
+    [point] = [one for one in result.curve.points if one.quality == 40]
+    codec = ClassicalCodec("jpeg")
+    decoded = [codec.decode([codec.encode([image], 40)[0].bitstream])[0].pixels for image in pictures.values()]
+    scores = [ssimulacra2(image, other) or 0 for image, other in zip(pictures.values(), decoded, strict=True)]
+    assert point.ssimulacra2 == pytest.approx(np.mean(scores))
+    assert point.ms_ssim is None and point.butteraugli is None  # nobody asked
+    assert [(one.anchor, one.metric) for one in result.comparisons] == [("webp", "psnr"), ("webp", "ssimulacra2")]
+    assert result.others[0].source == f"measured now: {rival.settings}"
+
+
+@pytest.mark.skipif("butteraugli" not in available(), reason="butteraugli_main is not installed")
+def test_butteraugli_is_the_programs_own(tmp_path: Path) -> None:
+    image = gradient(64, 80)
+    worse, worst = (np.asarray(Image.fromarray(image // step * step)) for step in (8, 32))
+    assert butteraugli(image, image) == 0
+    assert 0 < butteraugli(image, worse) < butteraugli(image, worst)
+    curve = Curve(name="x", source="", measured=True, points=(RDPoint(bpp=1, psnr=30, butteraugli=2.5),))
+    assert curve.front("butteraugli") == [(1, -2.5)]  # more is better
+
+
+def test_butteraugli_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "butteraugli_main"
+    program.write_text("#!/bin/sh\necho no such colour >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert "butteraugli" in available()
+    with pytest.raises(JobError, match="no such colour"):
+        butteraugli(gradient(8, 8), gradient(8, 8))
+    monkeypatch.setenv("PATH", "")
+    assert "butteraugli" not in available()
 
 
 def test_tiny_pictures_have_no_ms_ssim() -> None:

@@ -18,13 +18,14 @@ from pytorch_msssim import ms_ssim as reference_ms_ssim
 from lichen.models.codec import Pixels
 from lichen.models.errors import UsageError
 from lichen.pipeline.images import grey_plane
+from lichen.pipeline.measures.ms_ssim import MS_SSIM_MIN_SIDE
 from lichen.pipeline.quality import (
-    MS_SSIM_MIN_SIDE,
     Quality,
     block_psnr,
     measure,
     ms_ssim,
     psnr,
+    ssimulacra2,
 )
 from lichen.pipeline.target import Floors
 
@@ -112,19 +113,23 @@ def test_ms_ssim_needs_five_scales() -> None:
     a = photo()
     assert ms_ssim(a[: MS_SSIM_MIN_SIDE - 1], a[: MS_SSIM_MIN_SIDE - 1]) is None
     assert ms_ssim(a[:, :MS_SSIM_MIN_SIDE], a[:, :MS_SSIM_MIN_SIDE]) is not None
-    assert measure(a[:9, :9], a[:9, :9]) == Quality(psnr=math.inf, block_psnr=math.inf, ms_ssim=None)
+    assert measure(a[:9, :9], a[:9, :9]) == Quality(psnr=math.inf, block_psnr=math.inf, ms_ssim=None, ssimulacra2=100.0)
 
 
 def test_measure() -> None:
     a = photo(1)
     b = jpeg(a, 60)
-    assert measure(a, b) == Quality(psnr=psnr(a, b), block_psnr=block_psnr(a, b), ms_ssim=ms_ssim(a, b))
-    assert measure(a, b, "RGBA", with_ms_ssim=False).ms_ssim is None
+    assert measure(a, b) == Quality(
+        psnr=psnr(a, b), block_psnr=block_psnr(a, b), ms_ssim=ms_ssim(a, b), ssimulacra2=ssimulacra2(a, b)
+    )
+    bare = measure(a, b, "RGBA", with_ms_ssim=False, with_ssimulacra2=False)
+    assert bare.ms_ssim is None and bare.ssimulacra2 is None
     grey_a, grey_b = (np.repeat(grey_plane(x)[:, :, None], 3, axis=2) for x in (a, b))
     for mode in ("L", "LA"):
         grey = measure(a, b, mode)
         assert grey.psnr == pytest.approx(plain_psnr(grey_a, grey_b))
         assert grey.ms_ssim == pytest.approx(reference(grey_a, grey_b), abs=1e-4)
+        assert grey.ssimulacra2 == pytest.approx(ssimulacra2(grey_a, grey_b), abs=1e-3)
 
 
 def test_strided_views_are_fine() -> None:
@@ -143,6 +148,13 @@ def test_floors() -> None:
     assert not floors.met(Quality(psnr=29.99, block_psnr=50, ms_ssim=1))
     assert not floors.met(Quality(psnr=50, block_psnr=23.99, ms_ssim=1))
     assert not floors.met(Quality(psnr=math.nan, block_psnr=50, ms_ssim=1))
+    seen = Floors(ssimulacra2=80)
+    assert [seen.met(Quality(psnr=50, block_psnr=50, ms_ssim=1, ssimulacra2=n)) for n in (None, math.nan, 79, 80)] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_bad_input() -> None:

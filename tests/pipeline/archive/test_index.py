@@ -74,6 +74,7 @@ def realistic_rows(writer: ShardWriter, count: int, seed: int = 0) -> list[Index
                 psnr=30 + 10 * rng.random(),
                 ms_ssim=0.9 + rng.random() / 10,
                 block_psnr=25 + 10 * rng.random(),
+                ssimulacra2=90 * rng.random(),
                 symbols_digest=rng.randbytes(16),
                 pixels_digest=rng.randbytes(16),
             )
@@ -96,9 +97,9 @@ def test_rows_come_back(memory: Store) -> None:
     for row in back:
         original = by_key[row.key]
         assert row.source_mtime == pytest.approx(original.source_mtime, abs=1e-6)
-        for name in ("bpp", "psnr", "ms_ssim", "block_psnr"):
+        for name in ("bpp", "psnr", "ms_ssim", "block_psnr", "ssimulacra2"):
             assert getattr(row, name) == pytest.approx(getattr(original, name), rel=1e-6)
-        floats = dict.fromkeys(("source_mtime", "bpp", "psnr", "ms_ssim", "block_psnr"))
+        floats = dict.fromkeys(("source_mtime", "bpp", "psnr", "ms_ssim", "block_psnr", "ssimulacra2"))
         assert replace(row, **floats) == replace(original, **floats)
 
 

@@ -127,9 +127,19 @@ def test_the_lowest_quality_that_reaches_a_psnr(config: Make, pictures: Pictures
 
 
 def test_pictures_too_small_for_ms_ssim_are_stored_where_it_is_asked_for(config: Make, pictures: Pictures) -> None:
+    """SSIMULACRA 2 they have."""
     job = config(pictures(2), min_ms_ssim=0.9)
     run_job(job)
     assert [row.reason for row in Archive.open(job.archive).rows()] == [BELOW_FLOOR] * 2
+
+
+def test_the_lowest_quality_that_looks_good_enough(config: Make, pictures: Pictures) -> None:
+    job = config(pictures(4), min_ssimulacra2=75.0, block_psnr_floor=0, psnr_floor=0)
+    run_job(job)
+    rows = list(Archive.open(job.archive).rows())
+    scores = [row.ssimulacra2 or 0 for row in rows]
+    assert all(row.status == "compressed" for row in rows) and min(scores) >= 75 and min(scores) < 78
+    assert len({row.quality for row in rows}) > 1
 
 
 @pytest.mark.parametrize("wish", [{"min_psnr": 50.0}, {"min_psnr": 20.0}, {"target_bpp": 30.0}, {"target_bpp": 0.01}])
@@ -300,11 +310,13 @@ def test_commits_that_went_elsewhere_are_no_commits(
     assert len(Archive.open(job.archive)) == 4
 
 
-def test_ms_ssim_is_sampled(config: Make) -> None:
-    some = config(DATA / "samples", ms_ssim=0.5)
+@pytest.mark.parametrize("name", ["ms_ssim", "ssimulacra2"])
+def test_costly_measures_are_sampled(config: Make, name: str) -> None:
+    some = config(DATA / "samples", **{name: 0.5})
     run_job(some)
-    values = [row.ms_ssim for row in Archive.open(some.archive).rows()]
-    assert 0 < sum(value is not None for value in values) < len(values)
+    rows = list(Archive.open(some.archive).rows())
+    assert 0 < sum(getattr(row, name) is not None for row in rows) < len(rows)
+    assert all(row.ms_ssim is not None or row.ssimulacra2 is not None for row in rows)  # the other one of all
 
 
 # --- jobs -----------------------------------------------------------------------------------------

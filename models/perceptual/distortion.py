@@ -10,7 +10,7 @@ from torch import Tensor
 MS_SSIM_UNIT = 1300.0
 """Squared error, in grey levels, that weighs as much as a multi-scale structural similarity of zero."""
 SSIMULACRA2_UNIT = 5.0
-"""Squared error, in grey levels, that weighs as much as an ``error`` of 1 by ``lichen.pipeline.ssimulacra2``."""
+"""Squared error, in grey levels, that weighs as much as an ``error`` of 1 of SSIMULACRA 2."""
 SMALLEST_SIDE = 161
 """Pixels a side that five scales of an 11-pixel window need."""
 
@@ -29,7 +29,7 @@ def distortion(decoded: Tensor, target: Tensor, mse: Tensor, ms_ssim_share: floa
         similarity: Tensor = ms_ssim(decoded, target, data_range=1.0, size_average=False)
         total = total + ms_ssim_share * MS_SSIM_UNIT * (1 - similarity)
     if ssimulacra2_share:
-        from lichen.pipeline.ssimulacra2 import error
+        from lichen.models.perceptual.ssimulacra2 import error
 
         total = total + ssimulacra2_share * SSIMULACRA2_UNIT * error(target, decoded)
     return total
