@@ -5,9 +5,9 @@ through the frozen decoder (after Campos et al., CVPR workshops 2019, and Yang, 
 move continuous latents by many small steps). A pass takes the gradient of the distortion with respect to all latents
 at once, adds what the change of an integer costs in curvature and saves in bits, and takes the changes that pay, in
 the manner of a checkerboard so that neighbours do not correct the same error twice. The curvature (Gauss-Newton) is
-estimated once for each channel from one random projection. Many changes at once still disturb each other: by how much
-more the distortion rose than the curvature had said is seen in the next pass, picture by picture, and the curvature
-is multiplied with that; with a little less in early passes, which leave poor minima, and a little more in late ones,
+estimated once for each channel from one random projection (``_seen_curvature`` for what people see). Many changes at
+once still disturb each other: by how much more the distortion rose than the curvature had said is seen in the next
+pass, picture by picture, and the curvature is multiplied with that; with a little less in early passes, which leave poor minima, and a little more in late ones,
 which settle, as in annealing.
 """
 
@@ -18,11 +18,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lichen.models.fixedpoint import SYMBOL_LIMIT
 from lichen.models.networks.hyperprior import EntropyModel, logistic_bits, quantise, rounding_offset
 from lichen.models.networks.network import CodecNetwork
+from lichen.models.perceptual.distortion import Mix
 from lichen.models.placement import Placement
 from lichen.models.planes import Plan
 from lichen.models.tiling import Window, tiles
@@ -34,6 +36,11 @@ DISTURBANCE = 2.2
 LEAST_DISTURBANCE, MOST_DISTURBANCE = 1.0, 6.0
 LAST_MARGIN = 1.1
 """Factor on the curvature in the last pass; ``_first_margin`` is that in the first."""
+PROBES, PROBED, RARE = 2, 0.2, 1.2816
+"""How often the curvature of a perceptual measure is looked for, and the part of the integers that change in each,
+which are those whose draw from a normal distribution is that far from zero."""
+LEAST_BEND = 0.1
+"""The smallest curvature of a place, as a part of the mean."""
 SIDE = 512
 """Pixels of the windows of a large picture that are worked on one after another."""
 HALO = 64
@@ -59,11 +66,14 @@ class Task:
     position: Tensor
 
 
-def anneal(network: CodecNetwork, task: Task, passes: int, placement: Placement) -> Tensor:
-    """Latents that cost less than ``task.y``: quantised by the encoder they become the integers found here."""
+def anneal(network: CodecNetwork, task: Task, passes: int, placement: Placement, mix: Mix) -> Tensor:
+    """Latents that cost less than ``task.y``: quantised by the encoder they become the integers found here.
+
+    ``mix`` is what counts as distortion.
+    """
     with torch.inference_mode(False):  # gradients flow through copies only
         own = Task(**{name: getattr(task, name).clone() for name in Task.__slots__})
-        return _Annealer(network, own, placement).run(passes)
+        return _Annealer(network, own, placement, mix).run(passes)
 
 
 def windows(pictures: int, plan: Plan) -> Iterator[tuple[slice, Window]]:
@@ -79,8 +89,8 @@ class _Annealer:
     """The work on one task. Symbols, residuals and changes are in quantisation steps, costs in bits of a picture."""
 
     @torch.no_grad()
-    def __init__(self, network: CodecNetwork, task: Task, placement: Placement) -> None:
-        self.network, self.task, self.placement = network, task, placement
+    def __init__(self, network: CodecNetwork, task: Task, placement: Placement, mix: Mix) -> None:
+        self.network, self.task, self.placement, self.mix = network, task, placement, mix
         model = network.entropy
         features = model.means.hyper_features(task.z)
         self.first, self.side = model.means.first(features), model.means.features(features)
@@ -88,7 +98,7 @@ class _Annealer:
         self.down = (model.shrink(task.position) - self.gain).exp()
         self.offset = rounding_offset(task.log_scale)
         pixels = task.x.shape[2] * task.x.shape[3]
-        self.weight = network.lagrangian(task.quality)[:, None, None, None] * 255**2 * pixels
+        self.weight = network.lagrangian(task.quality) * pixels
 
     @torch.no_grad()
     def run(self, passes: int) -> Tensor:
@@ -133,13 +143,15 @@ class _Annealer:
         return torch.where(self.task.coded, symbols, 0)
 
     def _distorted(self, latent: Tensor, *, graph: bool) -> tuple[Tensor, Tensor]:
-        """The decoded pictures and the weighted squared error of each, with the graph to the latents if asked for."""
+        """The decoded pictures and the weighted distortion of each, with the graph to the latents if asked for."""
         latent.requires_grad_(graph)
         with torch.set_grad_enabled(graph):
             with self.placement.half_precision():
                 x = self.network.g_s(latent, self.task.position)
-            error = (x.float() - self.task.x).square().mean(dim=(1, 2, 3), keepdim=True)
-            return x, (self.weight * error)[:, 0, 0, 0]
+            shown = x.float()
+            if self.mix.perceptual:  # where a picture is flat, what bytes cannot hold would count
+                shown = shown + ((255 * shown.detach().clamp(0, 1)).round() / 255 - shown.detach())
+            return x, self.weight * self.mix.distortion(shown, self.task.x)
 
     def _slope(self, distortion: Tensor, latent: Tensor) -> Tensor:
         """The slope of the distortion along each symbol. Means are taken as fixed."""
@@ -152,14 +164,39 @@ class _Annealer:
         return torch.where(self.task.coded, logistic_bits(symbols, self.task.log_scale), 0)
 
     def _curvature(self, x: Tensor, latent: Tensor) -> Tensor:
-        """Second derivative of the distortion along each latent, ``(N, C, 1, 1)``, means over the picture."""
-        generator = torch.Generator().manual_seed(1)  # the same integers from the same picture every time
+        """Second derivative of the distortion along each latent, broadcast to ``(N, C, H/16, W/16)``."""
+        if self.mix.perceptual:
+            return self._seen_curvature(latent.detach())
         with torch.enable_grad():
-            direction = torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
-            (projected,) = torch.autograd.grad((x * direction).sum(), [latent], retain_graph=True)
+            (projected,) = torch.autograd.grad((x * self._random(x)).sum(), [latent], retain_graph=True)
         squares = (projected.float() * self.down).square().mean(dim=(2, 3), keepdim=True)
-        curvature: Tensor = 2 * self.weight * squares / self.task.x[0].numel()
+        curvature: Tensor = squares * (2 * 255**2 * self.weight / x[0].numel())[:, None, None, None]
         return curvature
+
+    def _seen_curvature(self, latent: Tensor) -> Tensor:
+        """That of what people see, which depends on the place, on what a change looks like and on its size.
+
+        It is taken from how the slopes differ between many integers changed up and down, which is Hutchinson's estimate
+        of a diagonal: too noisy for each latent, so a mean by channel times one by place stands for it.
+        """
+        total = torch.zeros_like(latent)
+        for seed in range(PROBES):
+            draws = self._random(latent, seed)
+            changes = (draws > RARE).to(latent.dtype) - (draws < -RARE).to(latent.dtype)
+            slopes = []
+            for sign in (1, -1):
+                moved = latent + sign * changes * self.down
+                _, error = self._distorted(moved, graph=True)
+                slopes.append(self._slope(error, moved))
+            total += changes * (slopes[0] - slopes[1]) / (2 * PROBES * PROBED)
+        by_place = F.avg_pool2d(total.sum(dim=1, keepdim=True), 3, stride=1, padding=1, count_include_pad=False)
+        by_place = by_place / by_place.mean(dim=(2, 3), keepdim=True).clamp(min=1e-9)
+        return total.mean(dim=(2, 3), keepdim=True).clamp(min=0) * by_place.clamp(min=LEAST_BEND)
+
+    def _random(self, like: Tensor, seed: int = 1) -> Tensor:
+        """Of a normal distribution; the same for the same picture every time."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(like.shape, generator=generator).to(like.device, like.dtype)
 
     def _change(self, symbols: Tensor, bits: Tensor, slope: Tensor, bend: Tensor) -> Tensor:
         """For each integer the change by one that lowers the cost most, or zero."""

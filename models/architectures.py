@@ -25,6 +25,7 @@ from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.networks.stepped import SteppedNetwork
 from lichen.models.networks.tcm import TCMConfig
 from lichen.models.networks.trunks import TRUNKS
+from lichen.models.perceptual.distortion import Mix
 from lichen.models.placement import Placement
 from lichen.models.snapped import SnappedCodec
 
@@ -89,14 +90,19 @@ def from_json(value: Mapping[str, Any]) -> Config:
 
 
 def export(
-    network: Network, name: str, notes: Mapping[str, Any], context: HyperContext | None = None
+    network: Network,
+    name: str,
+    notes: Mapping[str, Any],
+    context: HyperContext | None = None,
+    mix: Mix | None = None,
 ) -> dict[str, bytes]:
     """Codec files of a trained network, ``{"json": ..., "safetensors": ...}``. Raises ``TrainingError``.
 
-    ``context`` is that of the hyper-latent, for networks with the decoupled entropy model.
+    ``context`` is that of the hyper-latent and ``mix`` the distortion that the network was trained with, for networks
+    with the decoupled entropy model.
     """
     if isinstance(network, CodecNetwork):
-        return checkpoint.export_codec(network, name, notes, context)
+        return checkpoint.export_codec(network, name, notes, context, mix)
     network.entropy_bottleneck.solve_medians()
     return published.export_published(network, name, notes)
 

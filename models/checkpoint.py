@@ -32,6 +32,7 @@ from lichen.models.integer import IntegerPrior, self_test
 from lichen.models.learned import LearnedCodec
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.networks.trunks import parse
+from lichen.models.perceptual.distortion import Mix
 from lichen.models.placement import Placement
 
 PLAIN, WITH_CONTEXT = 1, 2
@@ -49,12 +50,17 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 
 
 def export_codec(
-    network: CodecNetwork, name: str, notes: Mapping[str, Any], context: HyperContext | None = None
+    network: CodecNetwork,
+    name: str,
+    notes: Mapping[str, Any],
+    context: HyperContext | None = None,
+    mix: Mix | None = None,
 ) -> dict[str, bytes]:
     """Freeze a trained network into codec files, ``{"json": ..., "safetensors": ...}``, both halves in float16.
 
     ``notes`` (training, evaluation, credits) are kept in the JSON beside what decoding needs. ``context`` is that of
-    the hyper-latent, if one was fitted.
+    the hyper-latent, if one was fitted. ``mix`` is the distortion that it was trained with, which efforts above the
+    default lower further.
     Raises ``TrainingError`` if the weights have diverged.
     """
     state = {n: t.detach().float().cpu() for n, t in network.state_dict().items()}
@@ -74,6 +80,8 @@ def export_codec(
         "self_test": self_test(prior.placed(torch.device("cpu"))).hex(),
     }
     card = {"decoder": decoder, "digest": decoder_digest(decoder, half(arrays, "decoder.")), "notes": dict(notes)}
+    if mix is not None and mix.perceptual:
+        card["objective"] = mix.to_card()
     return {"json": pretty(card), "safetensors": pack_arrays(arrays)}
 
 
@@ -82,7 +90,7 @@ def load_full(files: Mapping[str, bytes], placement: Placement) -> LearnedCodec:
     card = parse_card(files)
     decoder = decoder_card(card)
     arrays = read_arrays(files.get("safetensors", b""))
-    codec = _build(decoder, half(arrays, "decoder."), half(arrays, "encoder."), placement)
+    codec = _build(decoder, half(arrays, "decoder."), half(arrays, "encoder."), placement, Mix.from_card(card))
     check_digest(card, codec)
     return codec
 
@@ -108,7 +116,9 @@ def network_from_files(files: Mapping[str, bytes]) -> CodecNetwork:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _build(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None, placement: Placement) -> LearnedCodec:
+def _build(
+    config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None, placement: Placement, mix: Mix | None = None
+) -> LearnedCodec:
     arguments = _arguments(config)
     network = _network(arguments, decoder, encoder)
     prior = IntegerPrior.from_arrays(_integers(decoder))
@@ -127,6 +137,7 @@ def _build(config: Mapping[str, Any], decoder: Arrays, encoder: Arrays | None, p
         files=files,
         placement=placement,
         encoder=encoder is not None,
+        mix=mix,
     )
 
 

@@ -34,6 +34,7 @@ from lichen.models.networks.hyperprior import (
     step_masks,
 )
 from lichen.models.networks.network import CodecNetwork
+from lichen.models.perceptual.distortion import Mix
 from lichen.models.placement import Placement
 from lichen.models.planes import Plan, cut, from_interleaved, interleaved, padded_part, to_planes
 from lichen.models.tiling import Window
@@ -48,7 +49,8 @@ class LearnedCodec(BatchedCodec):
     """A trained network with its frozen integers. Implements ``lichen.models.codec.Codec``; thread-safe.
 
     ``files`` is what an archive must carry (``lichen.models.checkpoint`` makes it). A codec that was loaded
-    from an archive has no encoder. Raises ``InvalidCodec`` when the integer network gives other indexes here than
+    from an archive has no encoder. ``mix`` is what higher efforts call distortion.
+    Raises ``InvalidCodec`` when the integer network gives other indexes here than
     where the codec was exported.
     """
 
@@ -63,6 +65,7 @@ class LearnedCodec(BatchedCodec):
         files: Mapping[str, bytes],
         placement: Placement,
         encoder: bool,
+        mix: Mix | None = None,
         max_pixels: int = bitstream.MAX_PIXELS,
     ) -> None:
         super().__init__(
@@ -71,6 +74,7 @@ class LearnedCodec(BatchedCodec):
         self.network = network.eval().requires_grad_(False)
         self.network.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.prior = prior
+        self.mix = mix or Mix()
         scales = math.log(SCALE_MIN) + LOG_STEP * torch.arange(SCALES)
         self._scales_of = scales.to(placement.device)
         self._offsets = rounding_offset(self._scales_of)
@@ -140,7 +144,7 @@ class LearnedCodec(BatchedCodec):
                 quality=quality[chosen],
                 position=position[chosen],
             )
-            cheaper = anneal(self.network, task, passes, self.placement)
+            cheaper = anneal(self.network, task, passes, self.placement, self.mix)
             rows, columns = window.at(16)
             y[chosen, :, rows, columns] = cut(cheaper, window.inside(outer), 16)
 

@@ -14,6 +14,7 @@ import typer
 from lichen.jobs import options
 from lichen.models import defaults
 from lichen.models.errors import UsageError
+from lichen.models.perceptual.distortion import Mix
 
 
 def register(app: typer.Typer) -> None:
@@ -89,8 +90,7 @@ def train(
     for side in (crop, large_crop):
         if side % 64:
             raise UsageError(f"the side of a crop is a multiple of 64, not {side}")
-    if ms_ssim + ssimulacra2 > 1:
-        raise UsageError("the shares of --ms-ssim and --ssimulacra2 are at most 1 together")
+    Mix(ms_ssim=ms_ssim, ssimulacra2=ssimulacra2)  # its own checks
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder")
     for source in sources:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lichen.models.perceptual.distortion import Mix
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
@@ -46,6 +48,11 @@ class TrainConfig:
     ms_ssim: float = 0.0
     ssimulacra2: float = 0.0
     context_crops: int | None = None
+
+    @property
+    def mix(self) -> Mix:
+        """What the codec is to call distortion."""
+        return Mix(ms_ssim=self.ms_ssim, ssimulacra2=self.ssimulacra2)
 
     def progress(self, step: int, minutes: float) -> float:
         """Part of the budget that is used up, 0 to 1."""

@@ -29,7 +29,7 @@ from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
 from lichen.models.errors import TrainingError, UsageError
 from lichen.models.networks.initialise import conditioning, initialise
 from lichen.models.networks.network import CodecNetwork
-from lichen.models.perceptual.distortion import SMALLEST_SIDE, distortion
+from lichen.models.perceptual.distortion import SMALLEST_SIDE
 
 VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
 ONE_RATE = (50.0,)
@@ -82,7 +82,7 @@ class Trainer:
         self.held = middles(cache, validation, self.network.grid)
         if config.crop % self.network.grid or config.large_crop % self.network.grid:
             raise UsageError(f"the sides of crops are multiples of {self.network.grid} for this architecture")
-        if config.ms_ssim + config.ssimulacra2 and min(config.crop, config.large_crop) < SMALLEST_SIDE:
+        if config.mix.perceptual and min(config.crop, config.large_crop) < SMALLEST_SIDE:
             raise UsageError(f"a perceptual objective needs crops of at least {SMALLEST_SIDE} pixels a side")
         factors: dict[str, Tensor] = {}
         if isinstance(self.network, CodecNetwork):
@@ -175,8 +175,7 @@ class Trainer:
         mse = (decoded - target).square().mean(dim=(1, 2, 3))
         bpp = (y_bits + z_bits) / (x.shape[2] * x.shape[3])
         weight = self.network.lagrangian(quality)
-        error = distortion(decoded, target, mse, self.config.ms_ssim, self.config.ssimulacra2)
-        return (weight * error + bpp) / weight.sqrt(), mse, bpp
+        return (weight * self.config.mix.distortion(decoded, target) + bpp) / weight.sqrt(), mse, bpp
 
     def train_step(self) -> Progress:
         """One optimisation step. Steps whose gradient is not finite are skipped and counted."""

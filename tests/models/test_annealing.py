@@ -12,6 +12,7 @@ from lichen.models.annealing import PASSES, WHOLE_PIXELS, windows
 from lichen.models.codec import MAX_EFFORT, MIN_EFFORT
 from lichen.models.errors import UsageError
 from lichen.models.learned import LearnedCodec
+from lichen.models.perceptual.distortion import Mix
 from lichen.models.planes import Plan
 from lichen.models.zoo import codec_from_files, load_codec
 
@@ -78,3 +79,23 @@ def test_effort_out_of_range(codec: LearnedCodec) -> None:
     for effort in (0, 10):
         with pytest.raises(UsageError, match="effort"):
             codec.encode([photograph()[:64, :64]], 50, effort=effort)
+
+
+def test_effort_aims_at_what_the_codec_was_trained_for() -> None:
+    """Less of the codec's own mix for its bits, where less squared error would have cost more of it."""
+    picture = np.ascontiguousarray(kodak(1)[100:356, 100:484])
+    target = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+    codec = load_codec("s2c-eye", device="cpu", precision="float32")
+    assert isinstance(codec, LearnedCodec)
+    mix = codec.mix
+    assert mix.perceptual
+
+    def paid(effort: int, aim: Mix) -> float:
+        codec.mix = aim
+        (encoded,) = codec.encode([picture], 50, effort=effort)
+        decoded = torch.from_numpy(codec.decode([encoded.bitstream])[0].pixels.copy()).permute(2, 0, 1)[None].float()
+        weight = float(codec.network.lagrangian(torch.tensor(50.0))) * picture.shape[0] * picture.shape[1]
+        return 8 * len(encoded.bitstream) + weight * float(mix.distortion(decoded / 255, target))
+
+    plain = paid(3, mix)
+    assert paid(5, mix) < paid(4, mix) < plain < paid(4, Mix())
