@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lichen.pipeline.export as export_module
 from lichen.models.errors import UsageError
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.export import Destination, ExportResult, export
@@ -169,6 +170,26 @@ def test_what_files_cannot_hold_is_counted_once_for_each_kind(
     assert (jpeg.written, jpeg.not_carried) == (3, {})
     for name in ("a.jpg", "b.jpg"):
         assert comment in (tmp_path / "jpeg" / name).read_bytes()
+
+
+def test_a_folder_that_becomes_a_link_after_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, beside = tmp_path / "out", tmp_path / "beside"
+    out.mkdir()
+    beside.mkdir()
+    honest = export_module._status
+
+    def slow(name: str, folder: int) -> os.stat_result | None:
+        found = honest(name, folder)
+        if name == "a":
+            (out / "a").rmdir()
+            (out / "a").symlink_to(beside)
+        return found
+
+    monkeypatch.setattr(export_module, "_status", slow)
+    destination = Destination(out, overwrite=False)
+    with pytest.raises(UsageError, match="cannot write"):
+        destination.write(destination.path("a/b.png", "png"), b"b")
+    assert files_below(beside) == {}
 
 
 # --- names that are taken ------------------------------------------------------------------------

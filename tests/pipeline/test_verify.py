@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lichen.models.errors import UsageError
+from lichen.models.errors import CorruptArchive, UsageError
 from lichen.pipeline.archive.index import IndexRow, to_rows, to_table
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import crc32c
@@ -133,6 +133,15 @@ def test_an_index_that_reads_well_and_is_not_what_was_written(archive: Path) -> 
     assert path.stat().st_size == len(data) and path.read_bytes() != data
     result = verify_archive(Archive.open(str(archive)))
     assert [(failure.check, "SHA-256" in failure.message) for failure in result.failures] == [("index", True)]
+
+
+def test_an_index_of_another_length_is_not_read(archive: Path) -> None:
+    """Even where Parquet would not mind: there is nothing else by which a reader tells another file."""
+    path = next(archive.glob("snapshots/*.parquet"))
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\0" + data[4:])
+    with pytest.raises(CorruptArchive, match=rf"{len(data) + 1} bytes instead of {len(data)}"):
+        list(Archive.open(str(archive)))
 
 
 def test_a_missing_codec_fails_every_compressed_picture(archive: Path) -> None:
