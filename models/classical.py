@@ -159,6 +159,31 @@ class ClassicalCodec:
             return list(pool.map(function, items))
 
 
+def stated_size(bitstream: bytes) -> tuple[int, int] | None:
+    """Width and height by the header of a bitstream of any of these formats; None for others, and damaged ones.
+
+    Nothing is decoded or allocated for pixels. (``PIL.Image.open`` is no way to ask: whole JPEG XL pictures are
+    decoded and WebP's canvas is allocated to answer it.)
+    """
+    try:
+        if bitstream[:2] == b"\xff\x0a":
+            return jxl_size(bitstream)
+        if bitstream[8:12] == b"WEBP":
+            return _webp_size(bitstream)
+        if bitstream[:2] == b"\xff\xd8":
+            return _opened_size(JpegImagePlugin.JpegImageFile, bitstream)
+        if bitstream[4:8] == b"ftyp":
+            return _opened_size(AvifImagePlugin.AvifImageFile, bitstream)
+    except DECODE_ERRORS:
+        pass  # its codec will say
+    return None
+
+
+def _opened_size(opener: type[ImageFile.ImageFile], data: bytes) -> tuple[int, int]:
+    with opener(io.BytesIO(data)) as image:
+        return image.width, image.height
+
+
 def _default_threads() -> int:
     declared = os.environ.get("OMP_NUM_THREADS", "")
     if declared.isdecimal() and int(declared) > 0:
@@ -211,12 +236,16 @@ def _write_webp(pixels: Pixels, quality: float, level: int) -> bytes:
 
 
 def _read_webp(data: bytes, max_pixels: int) -> Pixels:
+    _check_size(*_webp_size(data), max_pixels)
+    return _load(WebPImagePlugin.WebPImageFile, data, max_pixels)
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
     # libwebp allocates the canvas on opening. What we write is a plain "VP8 " file: size at a fixed place.
     if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8 " or len(data) < 30:
         raise ValueError("no plain lossy WebP header")
-    width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
-    _check_size(width, height, max_pixels)
-    return _load(WebPImagePlugin.WebPImageFile, data, max_pixels)
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
 
 
 def _write_avif(pixels: Pixels, quality: float, level: int, **settings: Any) -> bytes:

@@ -13,6 +13,7 @@ group ``lichen.families``.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from importlib.resources import files as package_files
@@ -112,14 +113,35 @@ def user_folder() -> Path:
 def write_codec(folder: Path, name: str, files: Mapping[str, bytes]) -> Path:
     """Write codec files as ``name.json`` and ``name.safetensors``, the JSON last; returns its path.
 
-    Each is there whole or not at all.
+    Each is there whole or not at all. An older codec of this name is replaced. Raises ``UsageError`` where files of
+    these names are something else.
     """
+    check_free(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("safetensors", "json"):
-        temporary = folder / f"{name}.{kind}.partial"
-        temporary.write_bytes(files[kind])
-        temporary.replace(folder / f"{name}.{kind}")
+        temporary = folder / f".{secrets.token_hex(8)}.partial"
+        try:
+            with temporary.open("xb") as file:
+                file.write(files[kind])
+            temporary.replace(folder / f"{name}.{kind}")
+        finally:
+            temporary.unlink(missing_ok=True)
     return folder / f"{name}.json"
+
+
+def check_free(folder: Path, name: str) -> None:
+    """Raise ``UsageError`` unless a codec of this name can be written there: nothing but a codec is replaced."""
+    taken = [path for kind in ("json", "safetensors") if os.path.lexists(path := folder / f"{name}.{kind}")]
+    if taken and not _is_codec(folder / f"{name}.json"):
+        raise UsageError(f"{taken[0]} is there already, and is no codec; choose another name or another folder")
+
+
+def _is_codec(path: Path) -> bool:
+    try:
+        card = parse_card({"json": path.read_bytes()}) if path.is_file() else {}
+    except (InvalidCodec, OSError):
+        return False
+    return isinstance(card.get("decoder"), dict) and isinstance(card.get("digest"), str)
 
 
 def _user_names() -> set[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -77,6 +79,9 @@ class Destination:
         self.folder = folder
         self.overwrite = overwrite
         self._taken: set[Path] = set()
+        self._written: set[tuple[int, int]] = set()
+        """Device and inode of every file of this export."""
+        self._lock = threading.Lock()
 
     def path(self, key: str, format_: Format) -> Path:
         """The path for a picture; the next call with the same key gets another. Raises ``UsageError``."""
@@ -100,19 +105,50 @@ class Destination:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _inner_folder(self.folder, folders) as inside:
-                if not self.overwrite and _mode(name, inside) is not None:
-                    raise UsageError(f"{path} exists already")
                 try:
                     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=inside)
                     with open(handle, "wb") as file:
                         file.write(data)
-                    os.replace(temporary, name, src_dir_fd=inside, dst_dir_fd=inside)
-                except OSError:
+                    self._publish(temporary, name, inside, path)
+                finally:
                     with contextlib.suppress(OSError):
                         os.unlink(temporary, dir_fd=inside)
-                    raise
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error}") from error
+
+    def _publish(self, temporary: str, name: str, inside: int, path: Path) -> None:
+        """Give a finished file its name. What appears there in this moment is not replaced unless that was asked for.
+
+        On a file system that takes ``A`` and ``a`` for one name, a picture never replaces another one of this export.
+        """
+        with self._lock:
+            there = _status(name, inside)
+            if there is not None and not self.overwrite:
+                raise UsageError(f"{path} exists already")
+            if there is not None and (there.st_dev, there.st_ino) in self._written:
+                raise UsageError(f"another picture was already written to {path}, or to a name that is the same here")
+            if there is None:
+                _link(temporary, name, inside, path)
+            else:
+                os.replace(temporary, name, src_dir_fd=inside, dst_dir_fd=inside)
+            if (now := _status(name, inside)) is not None:
+                self._written.add((now.st_dev, now.st_ino))
+
+
+def _link(temporary: str, name: str, inside: int, path: Path) -> None:
+    """Give a file a name that nobody has."""
+    try:
+        os.link(temporary, name, src_dir_fd=inside, dst_dir_fd=inside, follow_symlinks=False)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists already") from error
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.replace(temporary, name, src_dir_fd=inside, dst_dir_fd=inside)
+
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+"""Of file systems where a file has one name only. There, what appears in the same moment is replaced."""
 
 
 @contextlib.contextmanager
@@ -126,7 +162,7 @@ def _inner_folder(folder: Path, names: Sequence[str]) -> Iterator[int]:
         for name in names:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=handle)
-            if stat.S_ISLNK(_mode(name, handle) or 0):
+            if (there := _status(name, handle)) is not None and stat.S_ISLNK(there.st_mode):
                 raise UsageError(f"the folder {name!r} in {folder} is a symbolic link; nothing is written through it")
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
             os.close(handle)
@@ -136,10 +172,10 @@ def _inner_folder(folder: Path, names: Sequence[str]) -> Iterator[int]:
         os.close(handle)
 
 
-def _mode(name: str, folder: int) -> int | None:
-    """The mode of a file or link in a folder; None if there is none."""
+def _status(name: str, folder: int) -> os.stat_result | None:
+    """What a file or link in a folder is; None if there is none."""
     try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
 

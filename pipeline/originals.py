@@ -42,7 +42,7 @@ class Originals:
         self, archive: Archive, source: str | Sequence[str], storage_options: Mapping[str, Any] | None = None
     ) -> None:
         names = [source] if isinstance(source, str) else list(source)
-        listed = outside(list_sources(names, storage_options=storage_options, hidden=True), archive.store, names)
+        listed = outside(list_sources(names, storage_options=storage_options, hidden=True), archive.store)
         # A second source of one key is another file: it is looked for under the name that --on-duplicate rename gives.
         self._sources: dict[str, Source] = {found.key: found for found in check_unique(listed, "rename")}
         self._archive, self._options = archive, storage_options

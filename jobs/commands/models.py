@@ -126,9 +126,10 @@ def import_(
     from lichen.models.official import import_checkpoint, read_checkpoint
     from lichen.models.placement import place
     from lichen.models.published import export_published
-    from lichen.models.zoo import check_name, check_user_name, user_folder, write_codec
+    from lichen.models.zoo import check_free, check_name, check_user_name, user_folder, write_codec
 
     name = (check_user_name if out is None else check_name)(name or checkpoint.name.partition(".")[0])
+    check_free(out or user_folder(), name)
     network = import_checkpoint(system, read_checkpoint(checkpoint), weight=weight)
     files = export_published(network, name, {"imported": {"system": system, "checkpoint": checkpoint.name}})
     summary = _summary(load_full(files, place("cpu", "float32")))

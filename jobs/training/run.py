@@ -22,7 +22,7 @@ from lichen.models.errors import InvalidCodec, TrainingError, UsageError
 from lichen.models.growing import grow
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.placement import place
-from lichen.models.zoo import check_name, check_placement, full_files, write_codec
+from lichen.models.zoo import check_free, check_name, check_placement, full_files, write_codec
 
 Report = Callable[[Progress, Mapping[str, float] | None], None]
 """Called after every step, with the validation where there was one."""
@@ -80,7 +80,7 @@ def train(
         raise UsageError("a training run needs a budget of steps or minutes")
     if config.validation < 1:
         raise UsageError("at least one picture must be held out for validation")
-    check_name(name)
+    check_free(Path(folder), check_name(name))
     check_placement(device, precision)
     placement = place(device, precision)
     if placement.half not in (None, torch.bfloat16):

@@ -84,23 +84,28 @@ class BoundedParquet:
 
     def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
         """Some columns of a row group, in that order; validated."""
-        self._check(columns)
+        tables, size = [], 0
+        for batch in self.batches(group, columns):
+            size += batch.get_total_buffer_size()
+            if size > self._max_bytes:
+                raise CorruptArchive(f"{self._where}: row group {group} decodes to absurdly many bytes")
+            tables.append(pa.Table.from_batches([batch]))
         with parquet_errors(self._where):
-            try:
-                rows = self._batch_rows(group, columns)
-                options = {"row_groups": [group], "columns": list(columns), "use_threads": False}
-                tables, size = [], 0
-                for batch in self._parquet.iter_batches(batch_size=rows, **options):
-                    size += batch.get_total_buffer_size()
-                    if size > self._max_bytes:
-                        raise CorruptArchive(f"{self._where}: row group {group} decodes to absurdly many bytes")
-                    tables.append(pa.Table.from_batches([batch]))
-            finally:
-                self._file.fetch([])
             schema = pa.schema([self.schema.field(name) for name in columns])
             table = pa.concat_tables([schema.empty_table(), *(one.select(list(columns)) for one in tables)])
             table.validate(full=True)
         return table.combine_chunks()
+
+    def batches(self, group: int, columns: Sequence[str], most: int = MAX_GROUP_ROWS) -> Iterator[pa.RecordBatch]:
+        """The rows of a row group, at most so many at once, and never more than ``BATCH_BYTES`` of them."""
+        self._check(columns)
+        with parquet_errors(self._where):
+            try:
+                rows = min(most, self._batch_rows(group, columns))
+                options = {"row_groups": [group], "columns": list(columns), "use_threads": False}
+                yield from self._parquet.iter_batches(batch_size=rows, **options)
+            finally:
+                self._file.fetch([])
 
     def read_all(self, columns: Sequence[str]) -> pa.Table:
         """The same of all row groups."""

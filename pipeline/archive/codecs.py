@@ -11,6 +11,7 @@ from lichen.models.codec import Codec
 from lichen.models.errors import CorruptArchive, InvalidCodec, MissingObject
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.archive.verified import create_verified
 from lichen.pipeline.sources.base import is_utf8
 
 MAX_CODEC_BYTES = 1 << 30
@@ -35,7 +36,7 @@ def put_codec(store: Store, codec: HasDecoder) -> dict[str, int]:
     there: dict[str, bytes] = {}
     for extension in sorted(files, key=lambda name: (name == "json", name)):
         path = layout.codec_path(codec.digest, extension)
-        if store.exists(path) or not store.create(path, files[extension]):
+        if store.exists(path) or not create_verified(store, path, files[extension]):
             there[extension] = store.read_range(path, 0, store.size(path))
     if any(there[extension] != files[extension] for extension in there):
         _check_same(codec.digest, {**files, **there})

@@ -16,6 +16,7 @@ from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.manifest import Fields, FileRecord, Json, dump, load
 from lichen.pipeline.archive.plan import PlannedShard
 from lichen.pipeline.archive.store import READERS, Store
+from lichen.pipeline.archive.verified import create_verified
 
 TOTALS = ("pictures", "compressed", "stored", "source_bytes", "payload_bytes", "side_bytes", "pixels")
 
@@ -71,7 +72,7 @@ def commit_shard(store: Store, commit: ShardCommit) -> None:
 
     Committing the same record again is harmless.
     """
-    if not store.create(layout.commit_path(commit.shard), _dump(commit)):
+    if not create_verified(store, layout.commit_path(commit.shard), _dump(commit)):
         winner = read_commit(store, commit.shard)
         if winner is None or winner.attempt != commit.attempt:
             kind = "split" if isinstance(winner, ShardSplit) else "committed by another attempt"
@@ -99,7 +100,7 @@ def split_shard(store: Store, planned: PlannedShard, reason: str, parts: int = 2
             Child(shard=layout.child_id(planned.shard, n), begin=bounds[n], end=bounds[n + 1]) for n in range(parts)
         ),
     )
-    if store.create(layout.commit_path(planned.shard), _dump(split)):
+    if create_verified(store, layout.commit_path(planned.shard), _dump(split)):
         return split
     standing = read_commit(store, planned.shard)
     if standing is None:

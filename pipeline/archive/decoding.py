@@ -9,6 +9,7 @@ from typing import TypeVar
 from PIL import Image
 
 from lichen.models import bitstream
+from lichen.models.classical import stated_size
 from lichen.models.codec import Pixels
 from lichen.models.errors import CorruptArchive, LichenError, UndecodablePicture
 from lichen.pipeline.archive.index import Placement
@@ -52,13 +53,11 @@ def other_size(place: Placement, payload: bytes) -> LichenError | None:
         if payload.startswith(bitstream.MAGIC):
             header = bitstream.unpack(payload)
             _check_size(place, header.height, header.width)
-        else:
-            with Image.open(BytesIO(payload)) as image:
-                _check_size(place, image.height, image.width)
+        elif (size := stated_size(payload)) is not None:
+            width, height = size
+            _check_size(place, height, width)
     except LichenError as error:
         return error
-    except PILLOW_ERRORS:
-        pass  # of a kind that Pillow does not know, or damaged: its codec will say
     return None
 
 

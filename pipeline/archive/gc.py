@@ -17,7 +17,7 @@ from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_c
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.lease import is_live
 from lichen.pipeline.archive.marker import read_marker
-from lichen.pipeline.archive.snapshot import Snapshot, read_snapshot, snapshot_numbers
+from lichen.pipeline.archive.snapshot import Snapshot, check_snapshots, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.store import Entry, Store
 
 DAY = 86_400.0
@@ -42,11 +42,13 @@ def collect(
     """Delete garbage older than ``older_than`` seconds, and all but the newest ``keep_snapshots`` snapshots.
 
     The age is by the store's clock as this machine sees it; keep it longer than a shard takes. Raises
-    ``ArchiveNotFound`` where there is no archive, so that no other folder is ever swept.
+    ``ArchiveNotFound`` where there is no archive, so that no other folder is ever swept, and ``CorruptArchive`` where
+    a snapshot is lost, without which what it names would look like garbage.
     """
     if keep_snapshots is not None and keep_snapshots < 1:
         raise UsageError("at least one snapshot must be kept")
     identity = read_marker(store).id
+    check_snapshots(store)
     limit = time.time() - older_than
     # The listing comes first: whatever is created after it is not in it, hence not deleted.
     entries = [entry for entry in store.own_entries() if entry.plain]

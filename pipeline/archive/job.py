@@ -12,6 +12,7 @@ from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.manifest import Fields, Json, dump, load, require
 from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.archive.verified import create_verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ def create_job(store: Store, config: Mapping[str, Json], codecs: Sequence[str], 
         )
         stated: dict[str, Json] = {"job": job.job, "archive": archive, "created": job.created}
         record = dump({**stated, "config": job.config, "codecs": list(job.codecs)})
-        if store.create(layout.job_path(job.job, "job.json"), record):
+        if create_verified(store, layout.job_path(job.job, "job.json"), record):
             return job
     raise JobError(f"cannot create a job in {store.url}: every id is taken")
 
@@ -97,7 +98,7 @@ def finish_job(
         "created": layout.now(),
         "attempt": layout.new_attempt(),
     }
-    store.create(layout.job_path(job, "done.json"), dump(record))
+    create_verified(store, layout.job_path(job, "done.json"), dump(record))
     done = read_done(store, job)
     if done is None:
         raise CorruptArchive(f"{layout.job_path(job, 'done.json')} has vanished")

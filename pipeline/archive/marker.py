@@ -10,6 +10,7 @@ from lichen.models.errors import ArchiveError, ArchiveNotFound, CorruptArchive, 
 from lichen.pipeline.archive.layout import FOLDERS, MARKER, PROBES, TEMPORARY, is_own, now
 from lichen.pipeline.archive.manifest import dump, load
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.archive.verified import create_verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ def create_marker(store: Store, *, exist_ok: bool = False) -> Marker:
         "created": now(),
         "writer": f"lichen {_version()}",
     }
-    if not store.create(MARKER, dump(record)) and not exist_ok:
+    if not create_verified(store, MARKER, dump(record)) and not exist_ok:
         raise ArchiveError(f"{store.url} is an archive already")
     return read_marker(store)
 

@@ -13,6 +13,7 @@ from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.manifest import dump, load
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.archive.verified import create_verified
 from lichen.pipeline.sources import Source
 from lichen.pipeline.sources.secrets import is_redacted, redact_uri
 
@@ -132,7 +133,8 @@ def write_plan(
         _write_part(store, job, part, batch)
         yield from batch
         part += 1
-    store.create(
+    create_verified(
+        store,
         layout.job_path(job, "plan.json"),
         dump({"job": job, "parts": part, "shards": shards, "sources": count, "bytes": total}),
     )
@@ -184,7 +186,7 @@ def _write_part(store: Store, job: str, part: int, shards: list[PlannedShard]) -
         use_dictionary=["shard"],
         write_page_checksum=True,
     )
-    if not store.create(layout.plan_path(job, part), sink.getvalue().to_pybytes()):
+    if not create_verified(store, layout.plan_path(job, part), sink.getvalue().to_pybytes()):
         raise LeaseLost(f"another driver is planning job {job}")
 
 

@@ -14,16 +14,15 @@ from typing import Any, BinaryIO, cast
 
 import google_crc32c
 
-from lichen.models.errors import DuplicateKey, StoreError, VerificationFailed
+from lichen.models.errors import DuplicateKey, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit
 from lichen.pipeline.archive.index import IndexRow, check_table, index_bytes, to_table
 from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.rejects import Quarantined, Skipped, table_bytes
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.archive.verified import compare, put_verified
 from lichen.pipeline.closing import Closing
-
-READ_BACK = 8 * 1024 * 1024
 
 
 def crc32c(data: bytes) -> int:
@@ -182,7 +181,7 @@ class ShardWriter(Closing):
         table = to_table(self._rows.values())
         check_table(table, self.file, {self.file: self.size})
         self.store.put_file(path, self._path)
-        _compare(self.store, path, self.size, digest)
+        compare(self.store, path, self.size, digest)
         metadata = {"shard": self.shard}
         name = layout.table_file(self.shard, self.attempt)
         index = put_verified(
@@ -233,41 +232,3 @@ def totals_of(rows: Any) -> dict[str, int]:
         "side_bytes": sides,
         "pixels": sum((row.width or 0) * (row.height or 0) for row in rows),
     }
-
-
-def put_verified(store: Store, path: str, data: bytes, rows: int) -> FileRecord:
-    """Write a small data file under an attempt-unique name, read it back and compare."""
-    digest = hashlib.sha256(data).hexdigest()
-    store.put(path, data)
-    _compare(store, path, len(data), digest)
-    return FileRecord(file=path.rpartition("/")[2], size=len(data), sha256=digest, rows=rows)
-
-
-def put_file_verified(store: Store, path: str, local: Path, rows: int) -> FileRecord:
-    """The same for a finished local file of any size."""
-    digest = hashlib.sha256()
-    size = 0
-    with local.open("rb") as file:
-        while chunk := file.read(READ_BACK):
-            digest.update(chunk)
-            size += len(chunk)
-    store.put_file(path, local)
-    _compare(store, path, size, digest.hexdigest())
-    return FileRecord(file=path.rpartition("/")[2], size=size, sha256=digest.hexdigest(), rows=rows)
-
-
-def _compare(store: Store, path: str, size: int, sha256: str) -> None:
-    """Read an object back; unless it is what was written, delete it and raise ``VerificationFailed``."""
-    digest = hashlib.sha256()
-    stored = store.size(path)
-    if stored == size:
-        for chunk in _chunks(store, path, size):
-            digest.update(chunk)
-    if stored != size or digest.hexdigest() != sha256:
-        store.delete([path])
-        raise VerificationFailed(f"{store.url}/{path} does not hold the {size} bytes that were written")
-
-
-def _chunks(store: Store, path: str, size: int) -> Iterator[bytes]:
-    for offset in range(0, size, READ_BACK):
-        yield store.read_range(path, offset, min(READ_BACK, size - offset))

@@ -24,10 +24,11 @@ from lichen.pipeline.archive.commit import (
 )
 from lichen.pipeline.archive.index import SCHEMA, IndexWriter
 from lichen.pipeline.archive.index_file import IndexFile
-from lichen.pipeline.archive.job import read_job
+from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.manifest import Fields, FileRecord, Json, dump, require
-from lichen.pipeline.archive.shard import put_file_verified
+from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.archive.verified import create_verified, put_file_verified
 
 PART_ROWS = 1_000_000
 """Rows of one index file of a snapshot."""
@@ -154,6 +155,28 @@ def latest_snapshot(store: Store) -> Snapshot | None:
     return read_snapshot(store, numbers[-1]) if numbers else None
 
 
+def lost_snapshot(store: Store) -> str | None:
+    """The path of a snapshot that a job ended with, where neither it nor a newer one is there; None if all is well.
+
+    What only such a snapshot names is still in the archive, and looks like garbage. Newer ones hold whatever their
+    parents did, so that old ones may go.
+    """
+    identity = read_marker(store).id
+    ends = (read_done(store, job) for job in list_jobs(store) if read_job(store, job).archive in (None, identity))
+    stated = max((done.snapshot or 0 for done in ends if done is not None), default=0)
+    # Listed last: a job has its snapshot before its end is written.
+    return layout.snapshot_path(stated) if stated > max(snapshot_numbers(store), default=0) else None
+
+
+def check_snapshots(store: Store) -> None:
+    """Raise ``CorruptArchive`` if the newest snapshot is lost (``lost_snapshot``)."""
+    if (lost := lost_snapshot(store)) is not None:
+        raise CorruptArchive(
+            f"{lost} is missing from {store.url}, though a job ended with it, and pictures that only it names are "
+            "still there; put it back from a copy of the archive. Nothing was changed"
+        )
+
+
 # --- writing ----------------------------------------------------------------------------------------
 
 
@@ -172,7 +195,7 @@ def write_snapshot(store: Store, job: str, *, existing: Existing = "replace", sp
             return parent
         with tempfile.TemporaryDirectory(prefix="lichen-", dir=spool) as folder:
             snapshot = _build(store, job, commits, parent, existing, Path(folder))
-        if store.create(layout.snapshot_path(snapshot.number), _dump(snapshot)):
+        if create_verified(store, layout.snapshot_path(snapshot.number), _dump(snapshot)):
             return snapshot
         store.delete(layout.snapshot_file_path(part.record.file) for part in snapshot.index)
     raise StoreError(f"lost {RACES} races for the next snapshot of {store.url}")

@@ -66,27 +66,36 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
     )
 
 
-def outside(sources: Iterable[Source], store: Store, names: Sequence[str]) -> Iterator[Source]:
+def outside(sources: Iterable[Source], store: Store) -> Iterator[Source]:
     """The sources that are not files of the archive itself, which may lie in a folder or prefix that is archived.
 
     Left out is what has a name that lichen gives (``layout.is_own``); a picture of the user's in ``jobs/`` stays.
+    On a disk it does not matter by which links the archive is found, or whether they are named or met below a folder.
     """
     if isinstance(store, LocalStore):
-        homes = {store.root}
-        for folder in (local_path(name) for name in names if is_local(name)):
-            inner = os.path.relpath(os.path.realpath(store.root), os.path.realpath(folder))
-            homes.add(os.path.normpath(os.path.join(folder, inner)))  # where a link leads to the archive
-    else:
-        protocols = store.filesystem.protocol
-        schemes = {protocols} if isinstance(protocols, str) else set(protocols)
-        homes = {store.url, *(f"{scheme}://{store.root}" for scheme in schemes)}
+        root = store.root
+        return (source for source in sources if not (is_local(source.uri) and _is_of(local_path(source.uri), root)))
+    protocols = store.filesystem.protocol
+    schemes = {protocols} if isinstance(protocols, str) else set(protocols)
+    homes = {store.url, *(f"{scheme}://{store.root}" for scheme in schemes)}
     prefixes = [home.rstrip("/") + "/" for home in homes]
 
     def is_own(source: Source) -> bool:
-        name = local_path(source.uri) if is_local(source.uri) else without_secrets(source.uri)
+        name = "" if is_local(source.uri) else without_secrets(source.uri)
         return any(name.startswith(prefix) and layout.is_own(name[len(prefix) :]) for prefix in prefixes)
 
     return (source for source in sources if not is_own(source))
+
+
+def _is_of(path: str, root: str) -> bool:
+    """Whether a local path is that of a file which lichen wrote into the archive at ``root``."""
+    parts = path.split("/")
+    ends = ("/".join(parts[-count:]) for count in range(1, min(_DEPTH, len(parts)) + 1))
+    return any(layout.is_own(end) and os.path.realpath(path) == os.path.realpath(f"{root}/{end}") for end in ends)
+
+
+_DEPTH = 4
+"""Most parts of a name in an archive."""
 
 
 def _noting(sources: Iterable[Source], blank: list[Source]) -> Iterator[Source]:

@@ -226,8 +226,6 @@ def _difference(picture: Picture, side: bytes, encoded: Encoded, decoded: Decode
         return "other symbols were decoded than encoded"
     if decoded.pixels.shape != picture.pixels.shape or decoded.pixels.dtype != np.uint8:
         return f"decoded to pixels of shape {decoded.pixels.shape}"
-    if not side:
-        return None
     back = unpack_side(side)
     if picture.alpha is not None and (back.alpha is None or not np.array_equal(back.alpha, picture.alpha)):
         return "another alpha plane was unpacked than packed"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from time import perf_counter
 
-from lichen.models.errors import JobError, JobInterrupted, UsageError
+from lichen.models.errors import JobError, JobInterrupted, StoreError, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import put_codec
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
@@ -204,20 +204,21 @@ class _Driver:
             self._write_progress(job, "running", schedule.counts + live, schedule.shards)
 
     def _write_progress(self, job: Job, state: str, counts: Counts, shards: int) -> None:
-        write_progress(
-            self._store,
-            job.job,
-            {
-                "job": job.job,
-                "state": state,
-                "updated": layout.now(),
-                "shards_done": shards,
-                "shards_planned": self._planned_shards,
-                "planned_sources": self._planned_sources,
-                "planned_bytes": self._planned_bytes,
-                "counts": counts.to_json(),
-            },
-        )
+        with suppress(StoreError):  # nothing depends on it: neither does the job, nor the error that ended it
+            write_progress(
+                self._store,
+                job.job,
+                {
+                    "job": job.job,
+                    "state": state,
+                    "updated": layout.now(),
+                    "shards_done": shards,
+                    "shards_planned": self._planned_shards,
+                    "planned_sources": self._planned_sources,
+                    "planned_bytes": self._planned_bytes,
+                    "counts": counts.to_json(),
+                },
+            )
 
     # --- the end ---
 

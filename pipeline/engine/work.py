@@ -19,6 +19,7 @@ from lichen.pipeline.archive.job import (
 from lichen.pipeline.archive.lease import acquire
 from lichen.pipeline.archive.plan import read_summary
 from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.snapshot import check_snapshots
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.engine.changes import Changes, find_changes, outside
 from lichen.pipeline.engine.config import LOOKS, SHARD_BYTES, JobConfig
@@ -64,6 +65,7 @@ class Planning:
 
     def find(self) -> Work:
         """What is left to do in an archive that exists."""
+        check_snapshots(self._store)
         job = self._unfinished()
         archive = Archive.open(self._config.archive, self._config.archive_options)
         if job is not None and (archive.snapshot is None or read_summary(self._store, job.job)):
@@ -111,7 +113,7 @@ class Planning:
             hidden=config.hidden,
             others=config.store_others,
         )
-        return check_unique(outside(found, self._store, config.sources), config.on_duplicate)
+        return check_unique(outside(found, self._store), config.on_duplicate)
 
     def _unfinished(self) -> Job | None:
         """The job to go on with. One of the same sources with other settings is refused, or given up."""

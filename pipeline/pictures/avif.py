@@ -13,6 +13,8 @@ _SDR_PRIMARIES = {1, 2, 5, 6}
 _SDR_TRANSFERS = {1, 2, 6, 13, 14, 15}
 _BOXES = {b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip"}
 _TIFF_HEADER = re.compile(rb"II\*\0|MM\0\*")
+_MAX_HEADERS = 100
+"""Of what may be EXIF: four bytes, which in a gigabyte of anything occur once by chance."""
 
 
 def examine_avif(data: bytes, max_pixels: int) -> list[Block]:
@@ -35,7 +37,9 @@ def examine_avif(data: bytes, max_pixels: int) -> list[Block]:
         if not has_profile and (primaries not in _SDR_PRIMARIES or transfer not in _SDR_TRANSFERS):
             raise UnsupportedPicture("an AVIF picture in wide-gamut or HDR colour without an ICC profile")
     if b"Exif" in meta:  # somewhere in the data
-        for match in _TIFF_HEADER.finditer(data):
+        for number, match in enumerate(_TIFF_HEADER.finditer(data)):
+            if number >= _MAX_HEADERS:
+                raise UnsupportedPicture("an AVIF picture in which anything may be EXIF")
             check_exif(data[match.start() :])
     return []
 

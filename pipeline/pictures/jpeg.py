@@ -29,7 +29,7 @@ _SOI, _EOI, _SOS, _DQT, _DHT, _DAC, _DRI, _COM = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, _DAC}
 _PROGRESSIVE = (0xC2, 0xCA)
 _TABLES = {_DQT, _DHT, _DAC, _DRI}
-_NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """Inside a scan, 0xFF is always followed by 0 or a restart marker."""
 
 
@@ -205,6 +205,7 @@ def _mpf_preview_bytes(index: bytes) -> int:
                 entries = [struct.unpack_from(order + "III", index, offset + i) for i in range(16, length, 16)]
                 if all(kind & _MPF_TYPE in _MPF_PREVIEWS for kind, _, _ in entries):
                     return sum(size for _, size, _ in entries)
+                break
     except struct.error:
         pass  # malformed: nobody knows what is there
     raise UnsupportedPicture("several pictures in one file (MPO)")

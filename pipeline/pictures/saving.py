@@ -36,6 +36,11 @@ _WORDS = {
     "png:tIME": "time of change",
     "jpeg:trailer": "data behind the picture",
     "bmp:trailer": "data behind the picture",
+    "bmp:density": "density",
+    "tga:id": "comments",
+    "tga:trailer": "data behind the picture",
+    "ppm:comment": "comments",
+    "webp:C2PA": "provenance",
 }
 
 
@@ -116,7 +121,7 @@ def not_carried(blocks: Sequence[Block], file_format: str) -> set[str]:
     if file_format != "PNG":
         left -= _COLOUR_CHUNKS
     if _density(blocks):
-        left -= {"png:pHYs", "jpeg:APP0"}
+        left -= {"png:pHYs", "jpeg:APP0", "bmp:density"}
     return {_WORDS.get(name, name) for name in left}
 
 
@@ -130,6 +135,8 @@ def _density(blocks: Sequence[Block]) -> tuple[float, float] | None:
         elif name == "jpeg:APP0" and len(content) >= 12:
             unit, x, y = struct.unpack(">BHH", content[7:12])
             scale = {1: 1.0, 2: 2.54}.get(unit, 0.0)
+        elif name == "bmp:density" and len(content) == 8:
+            (x, y), scale = struct.unpack("<II", content), 0.0254
     return (x * scale, y * scale) if all(1 <= value * scale < _MAX_DENSITY for value in (x, y)) else None
 
 

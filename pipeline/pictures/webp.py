@@ -7,13 +7,19 @@ import struct
 from lichen.models.errors import DamagedPicture, UnsupportedPicture
 from lichen.pipeline.pictures.directory import check_exif
 from lichen.pipeline.pictures.limits import check_size
-from lichen.pipeline.side import Block
+from lichen.pipeline.side import MAX_BLOCKS, Block
 
 _ANIMATED = 0x02
+_PIXELS = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
+_ANNOUNCED = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
+"""Chunks that Pillow reads where the flags of the header announce them."""
 
 
 def examine_webp(data: bytes, max_pixels: int) -> list[Block]:
-    """Checks the canvas size of a WebP file, which libwebp would allocate on opening; refuses animations."""
+    """Blocks of a WebP file: every chunk that Pillow's pixels, EXIF, ICC and XMP do not cover.
+
+    Checks the canvas size, which libwebp would allocate on opening, and refuses animations.
+    """
     if len(data) < 30 or len(data) < _le32(data, 4) + 8:
         raise DamagedPicture("the WebP file is truncated")
     end = _le32(data, 4) + 8
@@ -21,14 +27,21 @@ def examine_webp(data: bytes, max_pixels: int) -> list[Block]:
         raise UnsupportedPicture("something follows the end of the WebP picture")
     check_size(*_canvas(data), max_pixels)
     position = 12
+    flags = data[20] if data[12:16] == b"VP8X" else 0
+    blocks: list[Block] = []
     while position + 8 <= end:
         kind, length = data[position : position + 4], _le32(data, position + 4)
         if position + 8 + length > end:
             raise DamagedPicture(f"the WebP file ends inside chunk {kind!r}")
+        content = data[position + 8 : position + 8 + length]
         if kind == b"EXIF":
-            check_exif(data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0"))
+            check_exif(content.removeprefix(b"Exif\0\0"))
+        if kind not in _PIXELS and not _ANNOUNCED.get(kind, 0) & flags:
+            blocks.append((f"webp:{kind.decode('latin-1')}", content))
+            if len(blocks) > MAX_BLOCKS:
+                raise UnsupportedPicture(f"more than {MAX_BLOCKS} blocks of metadata")
         position += 8 + length + length % 2
-    return []
+    return blocks
 
 
 def _canvas(data: bytes) -> tuple[int, int]:

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lichen.models.errors import UsageError
+from lichen.models.errors import CorruptArchive, UsageError
+from lichen.pipeline.archive.bounded import BoundedParquet
+from lichen.pipeline.archive.store_file import StoreFile
 from lichen.pipeline.sources.base import is_utf8
 from lichen.pipeline.sources.secrets import redact_uri, without_query
 from lichen.pipeline.sources.stores import open_binary, store_errors
 
 MAX_LINE = 1 << 16
 MAX_SIZE = 1 << 60
+MAX_GROUP = 1 << 30
+"""Bytes of the pages of a row group, of the columns that matter."""
+BATCH = 8192
 
 _SAMPLE = 64
 """Entries by which a file is told from something that is no manifest: at least half of them must be good."""
@@ -97,16 +101,25 @@ def _is_nowhere(uri: str) -> bool:
 def _parse_parquet(file: IO[bytes], name: str) -> Iterator[Entry]:
     number = 0
     try:
-        table = pq.ParquetFile(file)
-        columns = _columns(table.schema_arrow, name)
-        for batch in table.iter_batches(batch_size=8192, columns=columns):
-            for row in batch.to_pylist():
-                number += 1
-                yield _row_entry(row, number, name)
-    except (pa.ArrowException, OSError) as error:
+        table = BoundedParquet(_store_file(file), name, max_bytes=MAX_GROUP)
+        columns = _columns(table.schema, name)
+        for group in range(table.metadata.num_row_groups):
+            for batch in table.batches(group, columns, BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield _row_entry(row, number, name)
+    except (CorruptArchive, pa.ArrowException, OSError) as error:
         if number == 0:
             raise UsageError(f"{name} is no readable Parquet file: {error}") from error
         yield Entry(uri="", number=number + 1, fault=f"{name} is damaged behind row {number}: {error}")
+
+
+def _store_file(file: IO[bytes]) -> StoreFile:
+    def read(offset: int, length: int) -> bytes:
+        file.seek(offset)
+        return file.read(length)
+
+    return StoreFile(read, file.seek(0, 2))
 
 
 def _columns(schema: pa.Schema, name: str) -> list[str]:
@@ -133,6 +146,8 @@ def _row_entry(row: Mapping[str, Any], number: int, name: str) -> Entry:
     uri, size, etag = row["uri"], row.get("size"), row.get("etag")
     if not uri or not is_utf8(uri) or "\0" in uri:
         return Entry(uri="", number=number, fault=f"{where}: no URI")
+    if len(uri) > MAX_LINE or len(row.get("key") or "") > MAX_LINE:
+        return Entry(uri="", number=number, fault=f"{where}: longer than {MAX_LINE:,} characters")
     if row.get("key") is None and _is_nowhere(uri):
         return Entry(uri="", number=number, fault=f"{where}: names no file")
     if size is not None and size != size:  # not a number, which is what pandas writes for nothing

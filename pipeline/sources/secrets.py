@@ -62,7 +62,7 @@ _COMPANIONS = frozenset({
 })  # fmt: skip
 """Parameters that come and go with a signature."""
 _QUOTED = re.compile(
-    r"""(?<![\w-])(["']?(?:[\w-]*(?:secret|password|passwd|token|authorization|credential)[\w-]*)["']?\s*[:=]\s*)(["'])(?:(?!\2).)*\2""",
+    r"""(?<![\w-])(["']?(?:[\w-]{0,64}?(?:secret|password|passwd|token|authorization|credential)[\w-]{0,64})["']?\s*[:=]\s*)(["'])(?:(?!\2).)*\2""",
     re.IGNORECASE,
 )
 _HEADER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/-]{8,}=*")

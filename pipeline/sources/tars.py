@@ -26,6 +26,8 @@ _MAX_HEADER = 1 << 24
 """Bytes of one extended header; a damaged size must not become a request for memory."""
 _MAX_NAME = 4096
 """Characters of a name, as of a path on a disk."""
+_MAX_LINKED = 1_000_000
+"""Files that links to folders may stand for: many links to a folder of many files multiply."""
 _MAX_HOPS = 40
 """Links that may follow each other, as in Linux."""
 
@@ -76,6 +78,7 @@ def _linked(tar: Source, options: Mapping[str, Any] | None, links: dict[str, _Li
     leading_to: dict[str, list[_Link]] = {}
     for link in links.values():
         leading_to.setdefault(_resolve(link.to, links), []).append(link)
+    count = 0
     try:
         for number, member in enumerate(_members(tar, options)):
             if len(member.name) > _MAX_NAME:
@@ -91,6 +94,13 @@ def _linked(tar: Source, options: Mapping[str, Any] | None, links: dict[str, _Li
                     link.folder = True
                     inside = link.name + "/" + name[len(folder) :].lstrip("/")
                     if member.isreg() and not _is_below(link.name, folder) and (hidden or not is_hidden(inside)):
+                        count += 1
+                        if count > _MAX_LINKED:
+                            message = (
+                                f"{redact_uri(tar.uri)}: links to folders that stand for over {_MAX_LINKED:,} files"
+                            )
+                            yield replace(tar, key=f"{tar.key}:links", size=None, fault=message)
+                            return
                         yield _member_source(tar, inside, member)
     except SourceUnreadable:
         pass  # is named by the caller

@@ -102,3 +102,27 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
 def test_names_of_codecs(name: str) -> None:
     with pytest.raises(UsageError, match="no name"):
         check_name(name)
+
+
+def test_files_that_are_no_codecs_are_not_replaced(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save({"state_dict": CWAM(CWAMConfig(channels=16, context="serial")).state_dict()}, tmp_path / "best.pth")
+    command = ["models", "import", "cwam", str(tmp_path / "best.pth"), "--out", str(tmp_path)]
+    for name, content in (
+        ("best.json", b'{"learning_rate": 1e-4}'),
+        ("best.safetensors", b"weights"),
+        ("best.json", b"["),
+    ):
+        (tmp_path / name).write_bytes(content)
+        done = CliRunner().invoke(build_app(), command)
+        assert done.exit_code == 2 and f"{name} is there already" in done.stderr
+        assert (tmp_path / name).read_bytes() == content
+        (tmp_path / name).unlink()
+    (tmp_path / "best.safetensors.partial").symlink_to(tmp_path / "best.pth")
+    before = (tmp_path / "best.pth").read_bytes()
+    for _ in range(2):  # its own are replaced
+        assert CliRunner().invoke(build_app(), command).exit_code == 0
+    assert (tmp_path / "best.pth").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "best.pth", "best.json", "best.safetensors", "best.safetensors.partial",
+    }  # fmt: skip

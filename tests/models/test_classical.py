@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichen.models.classical import CLASSICAL_NAMES, ClassicalCodec, jxl_size
+from lichen.models.classical import CLASSICAL_NAMES, ClassicalCodec, jxl_size, stated_size
 from lichen.models.codec import Codec, Pixels, symbol_digest
 from lichen.models.errors import CorruptBitstream, InvalidCodec, UnknownCodec, UnsupportedPicture, UsageError
 from lichen.models.zoo import codec_from_files, codec_names, load_codec
@@ -185,6 +185,18 @@ def test_same_bytes_from_many_threads(codec: Codec) -> None:
 def test_jxl_size_reads_every_header_form(width: int, height: int) -> None:
     [encoded] = load_codec("jxl").encode([np.zeros((height, width, 3), np.uint8)], 10)
     assert jxl_size(encoded.bitstream) == (width, height)
+
+
+def test_sizes_are_read_from_headers_alone(codec: Codec) -> None:
+    """Of half a file, too, which no decoder takes; libavif looks into the data, and Pillow decodes them later."""
+    [encoded] = codec.encode([picture(70, 90)], 90)
+    half = encoded.bitstream[: len(encoded.bitstream) // 2]
+    assert stated_size(encoded.bitstream) == (90, 70)
+    assert stated_size(half) == (None if codec.name == "avif" else (90, 70))
+    with pytest.raises(CorruptBitstream):
+        codec.decode([half])
+    others = (b"", b"\xff\x0a", b"\xff\xd8", b"RIFF0000WEBP", b"GIF89a", half[:3])
+    assert {stated_size(data) for data in others} == {None}
 
 
 # --- the zoo -------------------------------------------------------------------------------------

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
+import threading
 import unicodedata
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lichen.pipeline.export as export_module
 from lichen.models.errors import UsageError
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.export import Destination, ExportResult, export
@@ -166,3 +170,72 @@ def test_what_files_cannot_hold_is_counted_once_for_each_kind(
     assert (jpeg.written, jpeg.not_carried) == (3, {})
     for name in ("a.jpg", "b.jpg"):
         assert comment in (tmp_path / "jpeg" / name).read_bytes()
+
+
+def test_a_folder_that_becomes_a_link_after_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, beside = tmp_path / "out", tmp_path / "beside"
+    out.mkdir()
+    beside.mkdir()
+    honest = export_module._status
+
+    def slow(name: str, folder: int) -> os.stat_result | None:
+        found = honest(name, folder)
+        if name == "a":
+            (out / "a").rmdir()
+            (out / "a").symlink_to(beside)
+        return found
+
+    monkeypatch.setattr(export_module, "_status", slow)
+    destination = Destination(out, overwrite=False)
+    with pytest.raises(UsageError, match="cannot write"):
+        destination.write(destination.path("a/b.png", "png"), b"b")
+    assert files_below(beside) == {}
+
+
+# --- names that are taken ------------------------------------------------------------------------
+
+
+def test_files_that_appear_meanwhile_are_not_replaced(tmp_path: Path) -> None:
+    """Two exports at once into one folder, or a user who is quick: one file, and the other one is told."""
+    destinations = [Destination(tmp_path / "out", overwrite=False) for _ in range(4)]
+    for number in range(50):
+        start = threading.Barrier(len(destinations))
+
+        def write(who: int, number: int = number, start: threading.Barrier = start) -> str | None:
+            path = destinations[who].path(f"{number}.png", "png")
+            start.wait()
+            try:
+                destinations[who].write(path, f"{who}".encode())
+            except UsageError as error:
+                return None if "exists already" in str(error) else str(error)
+            return f"{who}"
+
+        with ThreadPoolExecutor(len(destinations)) as pool:
+            winners = [who for who in pool.map(write, range(len(destinations))) if who is not None]
+        assert [(tmp_path / "out" / f"{number}.png").read_text()] == winners
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_one_picture_never_replaces_another(tmp_path: Path) -> None:
+    """Where a file system takes two names for one; here a second link to the file does."""
+    destination = Destination(tmp_path, overwrite=True)
+    (tmp_path / "b.png").write_bytes(b"theirs")
+    destination.write(destination.path("a.png", "png"), b"a")
+    destination.write(destination.path("b.png", "png"), b"b")
+    os.link(tmp_path / "a.png", tmp_path / "A.png")
+    with pytest.raises(UsageError, match="another picture"):
+        destination.write(destination.path("A.png", "png"), b"A")
+    assert files_below(tmp_path) == {"a.png": b"a", "A.png": b"a", "b.png": b"b"}
+
+
+def test_file_systems_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    destination = Destination(tmp_path, overwrite=False)
+    path = destination.path("a.png", "png")
+    destination.write(path, b"a")
+    with pytest.raises(UsageError, match="exists already"):
+        destination.write(path, b"b")
+    assert files_below(tmp_path) == {"a.png": b"a"}

@@ -15,11 +15,14 @@ from learned_support import new_network, photograph
 from PIL import Image
 
 from lichen.models.checkpoint import export_codec, load_full
+from lichen.models.classical import CLASSICAL_NAMES
 from lichen.models.codec import Codec
 from lichen.models.errors import UsageError
 from lichen.models.placement import place
+from lichen.models.zoo import load_codec
 from lichen.pipeline import unpack as unpacking
-from lichen.pipeline.archive.index import IndexRow
+from lichen.pipeline.archive.decoding import other_size
+from lichen.pipeline.archive.index import IndexRow, Placement
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.export import export
 from lichen.pipeline.unpack import Unpacked, unpack
@@ -234,3 +237,15 @@ def test_a_bitstream_of_another_size_than_its_row_is_not_decoded(
     (items,) = unpack(archive, [lying, honest], lambda item: item)
     assert "90x90" in str(items[0].error) and items[0].decoded is None
     assert items[1].error is None and items[1].decoded is not None
+
+
+@pytest.mark.parametrize("name", sorted({*CLASSICAL_NAMES} - {"avif"}))
+def test_nor_is_one_of_a_classical_codec(name: str) -> None:
+    """Of half a bitstream, whose size nobody can tell by decoding it."""
+    [encoded] = load_codec(name).encode([photograph()[:90, :90]], 90)
+    half = encoded.bitstream[: len(encoded.bitstream) // 2]
+    place = Placement(
+        key="a", status="compressed", shard="x", offset=0, length=len(half), crc32c=0, width=90, height=90
+    )
+    assert other_size(place, half) is None
+    assert "90x90" in str(other_size(replace(place, width=1, height=1), half))

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lichen.models.errors import UsageError
+from lichen.models.errors import CorruptArchive, UsageError
 from lichen.pipeline.archive.index import IndexRow, to_rows, to_table
 from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.shard import crc32c
+from lichen.pipeline.images import pack_side, unpack_side
 from lichen.pipeline.verify import verify_archive
 
 PICTURES = 6
@@ -123,6 +126,24 @@ def test_a_damaged_index_is_a_failure_and_not_an_exception(archive: Path) -> Non
     assert not result.ok and {failure.check for failure in result.failures if failure.key is None} >= {"index"}
 
 
+def test_an_index_that_reads_well_and_is_not_what_was_written(archive: Path) -> None:
+    path = next(archive.glob("snapshots/*.parquet"))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"lichen.format", b"lichen.formaT"))
+    assert path.stat().st_size == len(data) and path.read_bytes() != data
+    result = verify_archive(Archive.open(str(archive)))
+    assert [(failure.check, "SHA-256" in failure.message) for failure in result.failures] == [("index", True)]
+
+
+def test_an_index_of_another_length_is_not_read(archive: Path) -> None:
+    """Even where Parquet would not mind: there is nothing else by which a reader tells another file."""
+    path = next(archive.glob("snapshots/*.parquet"))
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\0" + data[4:])
+    with pytest.raises(CorruptArchive, match=rf"{len(data) + 1} bytes instead of {len(data)}"):
+        list(Archive.open(str(archive)))
+
+
 def test_a_missing_codec_fails_every_compressed_picture(archive: Path) -> None:
     next(archive.glob("codecs/*.json")).unlink()
     result = verify_archive(Archive.open(str(archive)))
@@ -180,6 +201,33 @@ def test_sources_are_compared_again(archive: Path, sources: Path) -> None:
     assert result.ok and result.sources_not_archived == 1
     result = verify_archive(opened, source=str(sources / "photos"))  # keys are others from there
     assert not result.ok and "what the archive was made from" in result.failures[0].message
+
+
+def test_side_data_that_are_not_the_sources(archive: Path, sources: Path) -> None:
+    opened = Archive.open(str(archive))
+    place, rotated = opened.row("alpha.png"), opened.row("photos/rotated.jpg")
+    side = unpack_side(opened.side(place))
+    assert side.alpha is not None and rotated.side_length and place.side_offset is not None and place.side_length
+    other = pack_side(replace(side, alpha=np.zeros_like(side.alpha)))
+    assert len(other) <= place.side_length
+    path = archive / "shards" / place.shard
+    data = bytearray(path.read_bytes())
+    data[place.side_offset : place.side_offset + len(other)] = other
+    path.write_bytes(data)
+
+    def change(row: IndexRow) -> IndexRow:
+        if row.key == "alpha.png":
+            return replace(row, side_length=len(other), side_crc32c=crc32c(other))
+        none = {"side_offset": None, "side_length": None, "side_crc32c": None}
+        return replace(row, **none) if row.key == "photos/rotated.jpg" else row
+
+    assert verify_archive(altered(archive, change), ["*"]).ok  # nothing tells without the sources
+    result = verify_archive(altered(archive, change), ["*"], source=str(sources))
+    said = {one.key: one.message for one in result.failures}
+    assert said == {
+        "alpha.png": "its alpha plane is not the source's",
+        "photos/rotated.jpg": "its EXIF is not the source's",
+    }
 
 
 def test_a_picture_worse_than_recorded_fails_against_its_source(archive: Path, sources: Path) -> None:

@@ -367,3 +367,20 @@ def test_snapshots_of_another_archive_are_not_expired_here(
     with pytest.raises(CorruptArchive, match="snapshots/00000002"):
         collect(store, older_than=-60, keep_snapshots=1)
     assert [entry.path for entry in store.entries()] == before
+
+
+def test_jobs_of_another_archive_are_not_swept_here(memory: Store, fill: Callable[..., str], publish: Any) -> None:
+    """Whatever was copied in: its attempts may be what is left of it."""
+    theirs = open_store(f"memory://{HEX}")
+    create_marker(theirs)
+    fill(theirs, {"a": b"1"}, {"b": b"2"})
+    job = fill(theirs, {"c": b"3"})
+    publish(theirs, layout.shard_id(job, 1), {"d": b"4"})
+    finish_job(theirs, job, None, "abandoned")
+    copied = [entry.path for entry in theirs.entries() if entry.path != layout.MARKER]
+    for path in copied:
+        memory.put(path, theirs.read(path))
+    own = fill(memory, {"e": b"5"})
+    finish_job(memory, own, write_snapshot(memory, own).number)
+    assert collect(memory, older_than=-60, keep_snapshots=1).garbage == ()
+    assert {path: memory.read(path) for path in copied} == {path: theirs.read(path) for path in copied}

@@ -10,6 +10,8 @@ import pytest
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.engine.changes import outside
+from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.driver import run_job
 from lichen.pipeline.sources import Source, list_sources
 
 JOB, ATTEMPT = "20200102T030405-abcdef", "0123456789ab"
@@ -45,7 +47,7 @@ def test_pictures_under_the_names_of_an_archive_are_sources(tmp_path: Path, inne
     (tmp_path / "link").symlink_to(tmp_path / "home")
     for archive in (str(home), str(tmp_path / "link" / inner)):
         for named in (str(tmp_path / "home"), f"file://{tmp_path}/home", str(tmp_path / "link")):
-            found = outside(list_sources(named, hidden=True), open_store(archive), [named])
+            found = outside(list_sources(named, hidden=True), open_store(archive))
             keys = {source.key.removeprefix(inner).removeprefix("/") for source in found}
             assert keys == set(THEIRS), (archive, named)
 
@@ -54,12 +56,40 @@ def test_the_same_on_s3(s3_url: str, s3_options: dict[str, Any]) -> None:
     store = open_store(f"{s3_url}/mine", s3_options)
     for name in (*OWN, *THEIRS):
         store.put(name, b"x")
-    found = outside(list_sources(s3_url, storage_options=s3_options, hidden=True), store, [s3_url])
+    found = outside(list_sources(s3_url, storage_options=s3_options, hidden=True), store)
     assert {source.key for source in found} == {f"mine/{name}" for name in THEIRS}
 
 
 def test_an_archive_next_to_its_sources_takes_none_of_them(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "photos"))
     beside = [Source(key=name, uri=f"{tmp_path}/photos2/{name}") for name in OWN]
-    assert list(outside(beside, store, [str(tmp_path)])) == beside
+    assert list(outside(beside, store)) == beside
     assert all(layout.is_own(source.key) for source in beside)
+
+
+def test_an_archive_that_is_met_through_links(tmp_path: Path) -> None:
+    home, photos = tmp_path / "disk/archive", tmp_path / "photos"
+    photos.mkdir()
+    for name in (*OWN, *THEIRS):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(b"x")
+    (photos / "here").symlink_to(home)
+    (photos / "above").symlink_to(tmp_path / "disk")
+    (home / "shards").rename(tmp_path / "disk/moved")
+    (home / "shards").symlink_to(tmp_path / "disk/moved")
+    for archive in (home, photos / "here", photos / "above/archive"):
+        found = outside(list_sources(str(photos), hidden=True), open_store(str(archive)))
+        keys = {source.key for source in found}
+        there = {f"{top}/{name}" for top in ("here", "above/archive") for name in THEIRS}
+        assert keys == there | {f"above/moved/{name.rpartition('/')[2]}" for name in (OWN[2], "00000.png")}
+
+
+def test_an_archive_does_not_take_itself_in_through_a_link(photo_files: dict[str, bytes], tmp_path: Path) -> None:
+    photos, archive = tmp_path / "photos", tmp_path / "archive"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(photo_files["photos/budgie.jpg"][:2000])  # stored: the shard begins like a picture
+    (photos / "archive").symlink_to(archive)
+    archive.mkdir()
+    config = JobConfig(source=str(photos), archive=str(archive), codec="jpeg", executor="local")
+    assert run_job(config).counts.sources == 1
+    assert run_job(config).job is None

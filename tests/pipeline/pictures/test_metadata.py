@@ -27,6 +27,7 @@ from lichen.models.errors import (
     UsageError,
 )
 from lichen.pipeline.images import grey_plane, read_picture, save_picture, to_pil
+from lichen.pipeline.pictures.saving import not_carried
 from lichen.pipeline.side import Side, pack_side, unpack_side
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -195,3 +196,22 @@ def test_grey_comes_back_grey() -> None:
     grey = np.repeat(RGB[:, :, :1], 3, axis=2)
     assert np.array_equal(grey_plane(grey), RGB[:, :, 0])
     assert to_pil(RGB, "L").mode == "L"
+
+
+def test_chunks_of_a_webp_that_nobody_reads_are_kept() -> None:
+    """Such as the provenance of C2PA; and metadata that the header does not announce, which decoders pass over."""
+
+    def with_chunk(data: bytes, kind: bytes, content: bytes) -> bytes:
+        body = data[8:] + kind + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+        return b"RIFF" + struct.pack("<I", len(body)) + body
+
+    plain = encoded(Image.fromarray(RGB), "WEBP")
+    full = encoded(
+        Image.fromarray(RGB), "WEBP", exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", icc_profile=b"profile", xmp=b"<x/>"
+    )
+    assert read_picture(plain).blocks == read_picture(full).blocks == ()
+    for data in (plain, full):
+        assert read_picture(with_chunk(data, b"C2PA", b"claim")).blocks == (("webp:C2PA", b"claim"),)
+    unannounced = read_picture(full[:20] + b"\0" + full[21:])
+    assert {name for name, _ in unannounced.blocks} == {"webp:EXIF", "webp:ICCP", "webp:XMP "}
+    assert not_carried([("webp:C2PA", b"claim")], "PNG") == {"provenance"}

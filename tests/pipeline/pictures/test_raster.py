@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
@@ -12,7 +13,8 @@ from pictures_support import RGB, encoded
 from PIL import Image
 
 from lichen.models.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
-from lichen.pipeline.images import read_picture
+from lichen.pipeline.images import read_picture, save_picture, to_pil
+from lichen.pipeline.pictures.saving import not_carried
 
 BMP = encoded(Image.fromarray(RGB), "BMP")
 GREY_BMP = encoded(Image.fromarray(RGB[:, :, 0]), "BMP")
@@ -54,3 +56,32 @@ def test_pixels_from_the_top() -> None:
     for height in (-(1 << 31), 1 << 30, -(1 << 30)):
         with pytest.raises(UndecodablePicture, match="limit"):
             read_picture(BMP[:22] + struct.pack("<i", height) + BMP[26:])
+
+
+def test_what_somebody_wrote_about_a_picture_is_kept() -> None:
+    named = encoded(Image.fromarray(RGB), "TGA", id_section=b"the red one")
+    assert read_picture(named, name="x.tga").blocks == (("tga:id", b"the red one"),)
+    assert read_picture(FILES["x.tga"], name="x.tga").blocks == ()  # an empty footer
+    for packing in ("tga_rle", None):
+        body = encoded(Image.fromarray(RGB), "TGA", compression=packing)[:-26]
+        about = struct.pack("<H41s", 495, b"somebody").ljust(495, b"\0")
+        footer = struct.pack("<II18s", len(body), 0, b"TRUEVISION-XFILE.\0")
+        ((kind, kept),) = read_picture(body + about + footer, name="x.tga").blocks
+        assert kind == "tga:trailer" and kept.startswith(about.rstrip(b"\0"))
+        premultiplied = about[:-1] + b"\4"
+        with pytest.raises(UnsupportedPicture, match="premultiplied"):
+            read_picture(body + premultiplied + footer, name="x.tga")
+    commented = b"P6 # by somebody\n#in May\n2 1\n255\n" + bytes(6)
+    assert read_picture(commented).blocks == (("ppm:comment", b" by somebody"), ("ppm:comment", b"in May"))
+
+
+@pytest.mark.parametrize(("density", "kept"), [((300, 300), True), ((72, 72), False), ((96, 96), False), (None, False)])
+def test_a_density_that_somebody_chose_is_kept(density: tuple[int, int] | None, kept: bool) -> None:
+    settings = {} if density is None else {"dpi": density}
+    picture = read_picture(encoded(Image.fromarray(RGB), "BMP", **settings))
+    assert [name for name, _ in picture.blocks] == ["bmp:density"] * kept
+    buffer = io.BytesIO()
+    save_picture(to_pil(picture.pixels, picture.mode, picture), buffer, "PNG", blocks=picture.blocks)
+    with Image.open(buffer) as image:
+        assert ("dpi" in image.info) == kept and round(image.info.get("dpi", (300,))[0]) == 300
+    assert not_carried(picture.blocks, "PNG") == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import tempfile
@@ -228,3 +229,18 @@ def test_no_line_ends_a_job(lines: list[bytes]) -> None:
         sources = list(list_sources(str(manifest))) if lines else []
         assert [source.key for source in sources[: len(lines)]] == ["a.png"] * len(lines)
         assert len(sources) == 2 * len(lines)
+
+
+def test_strings_that_pack_well_need_no_memory(tmp_path: Path) -> None:
+    """A dictionary of one long entry, named by every row: eight gigabytes in half a kilobyte."""
+    path, rows = tmp_path / "bomb.parquet", 8192
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["a/" * (1 << 19)]))
+    good = pa.array(["b.jpg"] * rows).dictionary_encode()
+    with pq.ParquetWriter(path, pa.schema({"uri": long.type}), compression="zstd") as writer:
+        for column in (good, long):
+            writer.write_table(pa.table({"uri": column}))
+    assert path.stat().st_size < 10_000
+    sources = itertools.islice(list_sources(str(path)), rows + 600)
+    faults = [source.fault for source in sources if source.size is None and "longer than" in (source.fault or "")]
+    assert len(faults) == 600
+    assert pa.default_memory_pool().max_memory() < 1 << 30

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sources_support import Bucket, keys, tar_bytes
 
 from lichen.models.errors import SourceUnreadable, UsageError
-from lichen.pipeline.sources import Source, list_sources, read_source
+from lichen.pipeline.sources import Source, list_sources, read_source, tars
 
 MEMBERS = {
     "0001.jpg": b"one" * 500,
@@ -293,3 +293,13 @@ def test_a_folder_may_be_called_tar(tmp_path: Path) -> None:
     (tmp_path / "x.tar" / "a.jpg").write_bytes(b"A")
     assert keys(str(tmp_path)) == ["x.tar/a.jpg"]
     assert keys(str(tmp_path / "x.tar")) == ["a.jpg"]
+
+
+def test_links_that_multiply_end_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thousand links to a folder of two thousand files are two megabytes, and four million pictures."""
+    monkeypatch.setattr(tars, "_MAX_LINKED", 250)
+    files: list[tuple[str, str, str | bytes]] = [("file", f"d/{n:02d}.jpg", b"x") for n in range(20)]
+    ten = write_links(tmp_path / "ten.tar", [*files, *(("soft", f"l{n}", "d") for n in range(10))])
+    assert len(ten) == 220 and not any(source.fault for source in ten)
+    many = write_links(tmp_path / "many.tar", [*files, *(("soft", f"l{n}", "d") for n in range(20))])
+    assert [source.key for source in many if source.fault] == ["many.tar:links"] and len(many) == 20 + 250 + 1
