@@ -172,8 +172,8 @@ def walk_s3(
                 continue
             uri = to_uri(f"{bucket}/{item['Key']}")
             if item["Key"].endswith("/"):  # which clients take for a folder's, whatever is in it
-                message = f"{redact_uri(uri)} has content, but the name of a folder; copy it to a name without the slash"
-                yield Source(key=key or "/", uri=uri, fault=message)
+                what = "has content, but the name of a folder; copy it to a name without the slash"
+                yield Source(key=key or "/", uri=uri, fault=f"{redact_uri(uri)} {what}")
                 continue
             yield remote_source(uri, {**item, "size": item["Size"]}, key)
         if not page.get("IsTruncated"):
