@@ -96,7 +96,7 @@ class Destination:
             if path not in self._taken:
                 self._taken.add(path)
                 return path
-        raise UsageError(f"another picture was already written to {path}")
+        raise UsageError(f"another picture is to be {path}; give this key alone, with another folder for --to")
 
     def write(self, path: Path, data: bytes) -> None:
         """Put a file there, whole or not at all. Raises ``UsageError`` if it exists and must not be replaced."""

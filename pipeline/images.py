@@ -149,6 +149,10 @@ def _classify(data: bytes, name: str) -> str:
         raise UnsupportedPicture("a camera's raw file")
     if file_format is None:
         if claim not in formats.EXTENSIONS:
+            from lichen.pipeline.sources.named import container
+
+            if (kind := container(data)) is not None:
+                raise NotAPicture(f"no picture, but {kind}")
             raise NotAPicture("neither content nor name says that this is a picture")
         raise UndecodablePicture(f"named .{claim}, but its content is of no picture format")
     if file_format not in _OPENERS:

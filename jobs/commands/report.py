@@ -89,7 +89,10 @@ def _totals(out: Console, result: Report) -> None:
             f"from {size} of sources on ({many(count, 'picture')})."
         )
     if sizes.unneeded:
-        out.print(f"Not counted: {bytes_text(sizes.unneeded)} that `lichen gc` may delete.")
+        out.print(
+            f"Not counted: {bytes_text(sizes.unneeded)} that this snapshot does not need. `lichen gc` deletes "
+            "what of it no other snapshot and no unfinished job needs."
+        )
     for codec in result.codecs:
         out.print(f"Codec {shown(codec.name)} ({codec.digest[:16]}): {many(codec.pictures, 'picture')}.", markup=False)
     if result.unknown_size:

@@ -44,8 +44,10 @@ def open_store(
     ``conditional`` passes on what ``probe`` found, to workers that open the same store. ``timeout`` bounds what a
     remote store may take for an operation, in seconds, beside the time for the bytes. User and password in the URL
     become options; the store's ``url``, and so what is printed, is without them. Raises ``UsageError`` if no file
-    system knows the URL.
+    system knows the URL, and for what is no folder.
     """
+    if not url:  # a variable of a shell script that is not set; fsspec would take the working directory
+        raise UsageError("the name of the archive is empty")
     url, credentials = split_credentials(url)
     options = {**credentials, **(storage_options or {})}
     if url.startswith(("s3://", "s3a://")):
@@ -58,6 +60,8 @@ def open_store(
         raise UsageError(redact(f"cannot open {url}: {error}")) from error
     store: Store
     if isinstance(filesystem, LocalFileSystem):
+        if os.path.exists(root) and not os.path.isdir(root):
+            raise UsageError(f"{url} is a file, and an archive is a folder (after compress the last name)")
         store = LocalStore(filesystem, os.path.abspath(root), url)
     elif isinstance(filesystem, MemoryFileSystem):
         store = MemoryStore(filesystem, root, url)

@@ -38,6 +38,9 @@ SLOWEST = 512 * 1024
 SMALL = 64 * 1024 * 1024
 """Bytes that fit into ``TIMEOUT`` at that rate."""
 
+_WRITING = frozenset({"create", "write"})
+"""Operations that need a place, and no object."""
+
 _CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 
 
@@ -283,6 +286,11 @@ class Store:
         try:
             yield
         except FileNotFoundError as error:
+            if what in _WRITING:
+                raise StoreError(
+                    f"cannot {what} {self._show(path)}: the bucket or disk is not there, or takes no new names; "
+                    "make it first, or give another place"
+                ) from error
             raise MissingObject(f"{self._show(path)} does not exist") from error
         except TimeoutError as error:
             raise StoreError(

@@ -6,7 +6,6 @@ and is counted. Only lists of sources go in and summaries come out; pixels never
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -18,6 +17,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from lichen.models.errors import JobError, JobInterrupted, LichenError
+from lichen.pipeline.engine.cluster import start_ray
 from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.executor import (
     IN_FLIGHT,
@@ -39,8 +39,6 @@ PATIENCE = 120.0
 _KILL_WAIT = 5.0
 _LOOK = 0.5
 _NODES = 10.0
-_OBJECT_STORE = 128 * 1024 * 1024
-"""Enough for lists of sources; the default would take a third of the memory."""
 
 
 class RayWorker:
@@ -140,7 +138,7 @@ class RayExecutor:
         self._restore_stdout = _keep_stdout_clean()
         self._end_guard: Callable[[], None] = lambda: None
         if self._owns_ray:
-            _start_ray(config.address)
+            start_ray(config.address)
             if config.address is None:
                 self._end_guard = guard_descendants()
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
@@ -342,22 +340,6 @@ class RayExecutor:
         for member in [member for member in self._members if member.retiring and not member.tasks]:
             self._members.remove(member)
             ray.kill(member.actor, no_restart=True)
-
-
-def _start_ray(address: str | None) -> None:
-    """Start Ray on this machine without noise and without a dashboard, or connect to a cluster."""
-    if address is not None:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=_OBJECT_STORE,
-    )
 
 
 def _keep_stdout_clean() -> Callable[[], None]:

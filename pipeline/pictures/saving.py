@@ -101,7 +101,7 @@ def save_picture(
         settings["pnginfo"] = _png_info(blocks, settings.pop("xmp", None))
     elif file_format == "JPEG":
         if image.mode not in ("L", "RGB"):
-            raise UsageError(f"JPEG cannot hold mode {image.mode}; use PNG or WebP")
+            raise UsageError(f"JPEG cannot hold mode {image.mode}; use PNG")
         if extra := _jpeg_segments(blocks):
             settings["extra"] = extra
     try:

@@ -93,5 +93,8 @@ def key_text(name: str) -> str:
 
 
 def is_hidden(key: str) -> bool:
-    """Whether a file or a folder on the way to it is hidden, or of the copies that macOS puts into archives."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in key.split("/"))
+    """Whether a file or a folder on the way to it is hidden, or of the copies that macOS puts into archives.
+
+    ``.`` and ``..`` hide nothing: on object stores they are parts of names like others.
+    """
+    return any(part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) for part in key.split("/"))

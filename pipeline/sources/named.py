@@ -1,7 +1,7 @@
 """What a single file that was named as a source is, where it is neither a picture nor a list of sources.
 
 Somebody who names a ``.zip`` or a ``.csv`` means the pictures in it. Such a file is refused with what to do
-instead; in a folder it is one file among others, and is listed.
+instead; in a folder it is one file among others, and is named with the same words.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ _MAGIC = (
 )
 
 
+def container(data: bytes) -> str | None:
+    """What a file with these first bytes is, and what to do with it, if it holds or lists others; else None."""
+    return next((kind for offset, magic, kind in _MAGIC if data.startswith(magic, offset)), None)
+
+
 def refuse_container(source: Source, options: Mapping[str, Any] | None, *, others: bool) -> None:
     """Raises ``UsageError`` for a named file that holds, or lists, what the user means, but not for lichen to read.
 
@@ -69,7 +74,7 @@ def refuse_container(source: Source, options: Mapping[str, Any] | None, *, other
     if others or lower.endswith(".tar") or sniff(head) is not None:
         return
     claim = extension(source.key)
-    kind = next((kind for offset, magic, kind in _MAGIC if head.startswith(magic, offset)), _KINDS.get(claim))
+    kind = container(head) or _KINDS.get(claim)
     if kind is not None and claim not in EXTENSIONS:
         raise UsageError(f"{name} is {kind}")
 

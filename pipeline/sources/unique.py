@@ -1,4 +1,4 @@
-"""Every key once: a check over a stream that needs 8 bytes a key, and no search while keys ascend."""
+"""Every key once: a check over a stream that needs 16 bytes a source, and no search while keys ascend."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def check_unique(sources: Iterable[Source], on_duplicate: OnDuplicate = "error")
 
     A second source with the same key raises ``DuplicateKey`` (``error``), is left out (``first``) or gets a
     free key such as ``a (2).jpg`` (``rename``). One with a fault never raises, since nothing of it is archived.
+    The same file under the same key (a line that a manifest has twice, a folder that is named twice) is one source.
     Keys are compared by 64-bit digests: among ten million, the chance that two different ones meet is 3 in a
     million.
     """
@@ -33,10 +34,13 @@ def check_unique(sources: Iterable[Source], on_duplicate: OnDuplicate = "error")
 
 
 def _check_unique(sources: Iterable[Source], on_duplicate: OnDuplicate) -> Iterator[Source]:
-    seen = _KeySet()
+    seen, places = _KeySet(), _KeySet()
     for source in sources:
+        again = not places.add(f"{source.key}\0{source.uri}\0{source.offset}")
         if seen.add(source.key):
             yield source
+        elif again:
+            continue
         elif on_duplicate == "error" and source.fault is None:
             raise DuplicateKey(
                 f"two sources have the key {source.key!r}; the second is {redact_uri(source.uri)}. Choose "

@@ -167,10 +167,15 @@ def walk_s3(
         page = file_system.call_s3("list_objects_v2", **request)
         for item in page.get("Contents", ()):
             key = item["Key"][len(prefix) :]
-            if not key or key.endswith("/") or (is_hidden(key) and not hidden):
-                continue  # a key that ends in a slash is a folder marker
-            info = {**item, "size": item["Size"]}
-            yield remote_source(to_uri(f"{bucket}/{item['Key']}"), info, key)
+            marker = item["Key"].endswith("/") and not item["Size"]  # of a folder, as some tools leave behind
+            if marker or (is_hidden(key.rstrip("/")) and not hidden):
+                continue
+            uri = to_uri(f"{bucket}/{item['Key']}")
+            if item["Key"].endswith("/"):  # which clients take for a folder's, whatever is in it
+                what = "has content, but the name of a folder; copy it to a name without the slash"
+                yield Source(key=key or "/", uri=uri, fault=f"{redact_uri(uri)} {what}")
+                continue
+            yield remote_source(uri, {**item, "size": item["Size"]}, key)
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]

@@ -212,5 +212,5 @@ def test_destination_takes_a_name_once(tmp_path: Path) -> None:
     assert destination.path("x.JPEG", "jpeg") == tmp_path / "x.JPEG"
     assert destination.path("x.png", "jpeg") == tmp_path / "x.jpg"
     assert destination.path("x.gif", "jpeg") == tmp_path / "x.gif.jpg"
-    with pytest.raises(UsageError, match="another picture"):
+    with pytest.raises(UsageError, match=r"another picture.* another folder for --to"):
         destination.path("x.gif", "jpeg")

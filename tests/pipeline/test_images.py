@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import random
 import struct
+import tarfile
 import threading
 import warnings
+import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,6 +92,17 @@ def test_what_is_no_picture() -> None:
             read_picture(data, name="notes.txt")
         with pytest.raises(UndecodablePicture):
             read_picture(data, name="A/B.JPEG")
+
+
+def test_files_that_hold_others_are_told_for_what_they_are() -> None:
+    zipped, tarred = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as pack:
+        pack.writestr("a.png", b"x")
+    with tarfile.open(fileobj=tarred, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a.png"))
+    for name, data in {"a.zip": zipped.getvalue(), "a.tar.gz": tarred.getvalue()}.items():
+        with pytest.raises(NotAPicture, match="unpack it first"):
+            read_picture(data, name=name)
 
 
 # --- modes ---------------------------------------------------------------------------------------

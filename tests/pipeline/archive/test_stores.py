@@ -28,6 +28,25 @@ def test_create_is_put_if_absent(bare: Store) -> None:
     assert bare.probe() is True
 
 
+def test_places_that_cannot_hold_an_archive_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="name of the archive is empty"):
+        open_store("")  # and not the working directory
+    (tmp_path / "b.jpg").write_bytes(b"mine")
+    for url in ("b.jpg", str(tmp_path / "b.jpg"), f"file://{tmp_path}/b.jpg"):
+        with pytest.raises(UsageError, match="an archive is a folder"):
+            open_store(url)
+    assert os.listdir() == ["b.jpg"]
+
+
+def test_writing_where_nothing_can_be_says_what_to_do(s3_options: dict[str, Any]) -> None:
+    for store in (open_store("s3://no-bucket-of-this-name/archive", s3_options), open_store("/proc/archive")):
+        for write in (store.create, store.put):
+            with pytest.raises(StoreError, match="make it first") as caught:
+                write("a/b.json", b"data")
+            assert not isinstance(caught.value, MissingObject)
+
+
 def test_racing_creators_have_one_winner(bare: Store) -> None:
     racers = 8
     for race in range(6):

@@ -60,6 +60,26 @@ def test_s3_prefix(bucket: Bucket) -> None:
     assert whole == [f"pre/{name}" for name in NAMES] + ["prefix-that-starts-alike.png"]
 
 
+def test_dots_in_names_on_s3_hide_nothing(bucket: Bucket) -> None:
+    names = ["./dot.png", "dot.png", "up.png", "x/../up.png", "x//up.png"]
+    for name in [*names, "./.hidden.png", "x/../.git/y.png"]:
+        bucket.file_system.call_s3("put_object", Bucket=bucket.name, Key=f"pre/{name}", Body=content(name))
+    sources = list(list_sources(f"{bucket.url}/pre", storage_options=bucket.options))
+    assert sorted(source.key for source in sources) == sorted(names)
+    for source in sources:
+        assert read_source(source, storage_options=bucket.options) == content(source.key)
+
+
+def test_objects_with_content_and_the_name_of_a_folder_are_named(bucket: Bucket) -> None:
+    for name, data in {"a.png": b"x", "empty/": b"", "full/": b"y", ".hidden/": b"z"}.items():
+        bucket.file_system.call_s3("put_object", Bucket=bucket.name, Key=f"pre/{name}", Body=data)
+    found = list(list_sources(f"{bucket.url}/pre", storage_options=bucket.options))
+    assert [source.key for source in found] == ["a.png", "full/"]
+    assert "without the slash" in (found[1].fault or "")
+    with pytest.raises(SourceUnreadable, match="without the slash"):
+        read_source(found[1], storage_options=bucket.options)
+
+
 def test_s3_pages(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{i:03d}.png" for i in range(25)]
     for name in names:

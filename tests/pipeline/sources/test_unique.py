@@ -32,6 +32,17 @@ def test_duplicates() -> None:
         check_unique(sources, "last")  # type: ignore[arg-type]
 
 
+def test_the_same_file_again_is_one_source() -> None:
+    """A line that a manifest has twice, a folder that is named twice; but not two members of a tar file."""
+    twice = [Source(key=key, uri=f"/{key}") for key in ("a", "b", "a", "b")]
+    for choice in ("error", "first", "rename"):
+        assert [source.key for source in check_unique(twice, choice)] == ["a", "b"]  # type: ignore[arg-type]
+    members = [Source(key="a", uri="/x.tar", offset=offset, size=1) for offset in (512, 2048, 512)]
+    with pytest.raises(DuplicateKey):
+        list(check_unique(members))
+    assert [source.key for source in check_unique(members, "rename")] == ["a", "a (2)"]
+
+
 def test_bad_entries_are_no_duplicates() -> None:
     """Two manifests of one name, each with a line of nonsense, are no reason to refuse the job."""
     bad = [Source(key="list.txt:3", uri=f"/{name}/list.txt", fault="nonsense") for name in "ab"]
