@@ -20,7 +20,9 @@ from lichen.models.errors import ArchiveError, LichenError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.index import IndexRow, to_rows
 from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.reader import Archive
+from lichen.pipeline.archive.snapshot import snapshot_numbers
 from lichen.pipeline.images import read_picture, to_pil
 from lichen.pipeline.originals import Kept, Originals
 from lichen.pipeline.quality import measure
@@ -179,10 +181,16 @@ class _Verification:
     # --- files ---
 
     def check_files(self) -> None:
-        """Sizes of everything that the snapshot names; digests of its index."""
+        """Sizes of everything that the snapshot names; digests of its index; and whether it is the newest there was."""
         snapshot = self.archive.snapshot
         if snapshot is None:
             return
+        # An older snapshot is complete without the jobs that came later.
+        if snapshot_numbers(self.archive.store)[-1:] == [snapshot.number]:
+            try:
+                check_jobs(self.archive.store)
+            except ArchiveError as error:
+                self._fail(None, layout.SNAPSHOTS, "file", str(error))
         for payload in snapshot.payloads:
             path = layout.shard_path(payload.record.file)
             self._check_size(path, payload.record.size)

@@ -16,6 +16,7 @@ from lichen.pipeline.archive.bounded import BoundedParquet, parquet_errors
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.lease import is_live
+from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.snapshot import Snapshot, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.store import Entry, Store
@@ -42,7 +43,8 @@ def collect(
     """Delete garbage older than ``older_than`` seconds, and all but the newest ``keep_snapshots`` snapshots.
 
     The age is by the store's clock as this machine sees it; keep it longer than a shard takes. Raises
-    ``ArchiveNotFound`` where there is no archive, so that no other folder is ever swept.
+    ``ArchiveNotFound`` where there is no archive, so that no other folder is ever swept, and ``CorruptArchive`` where
+    the newest snapshot is gone, because then nobody knows what it needed.
     """
     if keep_snapshots is not None and keep_snapshots < 1:
         raise UsageError("at least one snapshot must be kept")
@@ -54,6 +56,7 @@ def collect(
     # Jobs before snapshots: a job that is seen finished has its snapshot, which is then seen too.
     needed, shielded = _needed_by_jobs(store)
     jobs = {job for job in list_jobs(store) if read_job(store, job).archive in (None, identity)}
+    check_jobs(store)
     numbers = snapshot_numbers(store)
     expired = set() if keep_snapshots is None else set(numbers[:-keep_snapshots])
     dropped: set[str] = set()

@@ -157,13 +157,17 @@ def latest_snapshot(store: Store) -> Snapshot | None:
 # --- writing ----------------------------------------------------------------------------------------
 
 
-def write_snapshot(store: Store, job: str, *, existing: Existing = "replace", spool: Path | None = None) -> Snapshot:
+def write_snapshot(
+    store: Store, job: str, *, existing: Existing = "replace", spool: Path | None = None, restoring: bool = False
+) -> Snapshot:
     """Merge the committed shards of a job into the newest snapshot, and publish the result as the next.
 
     May be called while the job goes on, and again later. If the newest snapshot holds exactly this already,
     it is returned as it is. The index of the parent is streamed; the rows of the job are held in memory.
     With ``existing="keep"`` pictures from other sources win over those of the job with the same keys. ``spool`` is a
-    local folder for the index files. Raises ``DuplicateKey`` if the job has a key twice.
+    local folder for the index files. Raises ``DuplicateKey`` if the job has a key twice, and ``CorruptArchive`` if
+    files that were committed are gone; ``restoring`` the snapshot of a job that is over, payload files that are gone
+    since are left out.
     """
     for _ in range(RACES):
         commits = counting_commits(list_commits(store, job), job)
@@ -171,7 +175,8 @@ def write_snapshot(store: Store, job: str, *, existing: Existing = "replace", sp
         if parent is not None and parent.job == job and parent.shards == len(commits):
             return parent
         with tempfile.TemporaryDirectory(prefix="lichen-", dir=spool) as folder:
-            snapshot = _build(store, job, commits, parent, existing, Path(folder))
+            whole = _whole(store, commits, restoring)
+            snapshot = replace(_build(store, job, whole, parent, existing, Path(folder)), shards=len(commits))
         if store.create(layout.snapshot_path(snapshot.number), _dump(snapshot)):
             return snapshot
         store.delete(layout.snapshot_file_path(part.record.file) for part in snapshot.index)
@@ -235,6 +240,28 @@ def _build(
         codecs={digest: codecs[digest] for digest in sorted(used)},
         totals=add_totals(totals),
     )
+
+
+def _whole(store: Store, commits: list[ShardCommit], restoring: bool) -> list[ShardCommit]:
+    """The commits whose files are there as they were committed; all of them, or it is an error."""
+    sizes = {entry.path: entry.size for entry in store.entries(layout.SHARDS)}
+    whole = []
+    for commit in commits:
+        records = [commit.payload, commit.index]
+        if restoring:
+            if layout.shard_path(commit.payload.file) not in sizes:
+                continue
+            records = [commit.index]  # what a payload file that was cut still holds can be read
+        for record in records:
+            path = layout.shard_path(record.file)
+            if (found := sizes.get(path)) != record.size:
+                is_there = "is missing" if found is None else f"has {found} bytes instead of {record.size}"
+                raise CorruptArchive(
+                    f"{path} {is_there}, but was committed. Put it back from a copy of the archive, or delete "
+                    f"{layout.commit_path(commit.shard)}, and the same command makes its pictures again"
+                )
+        whole.append(commit)
+    return whole
 
 
 def _rows_of(store: Store, commits: list[ShardCommit], job: str) -> pa.Table:
