@@ -55,6 +55,7 @@ def collect(
     written = {entry.path: entry.modified for entry in entries}
     # Jobs before snapshots: a job that is seen finished has its snapshot, which is then seen too.
     needed, shielded = _needed_by_jobs(store)
+    at_work = bool(shielded) or is_live(store, None)
     jobs = {job for job in list_jobs(store) if read_job(store, job).archive in (None, identity)}
     check_jobs(store)
     numbers = snapshot_numbers(store)
@@ -73,6 +74,8 @@ def collect(
     for entry in entries:
         if entry.path in needed or not (entry.path in dropped or _is_garbage(store, entry.path, jobs - shielded)):
             continue
+        if at_work and entry.path.startswith((layout.TEMPORARY + "/", layout.PROBES + "/")):
+            continue  # a driver may be writing it just now
         if entry.modified >= limit:
             young += 1
         else:

@@ -1,4 +1,4 @@
-"""What an archive has lost: snapshots of jobs that are over, payload files that its newest snapshot names.
+"""What an archive has lost: snapshots of jobs that are over, payload files and codecs that its newest snapshot names.
 
 Disks lose files, copies end early, people delete. Then nobody may say that all is good, no sweep may take what is left
 for garbage, and a job makes again what can be made again.
@@ -54,3 +54,18 @@ def lost_payloads(store: Store, snapshot: Snapshot) -> set[str]:
     sizes = {entry.path: entry.size for entry in store.entries(layout.SHARDS)}
     stated = snapshot.payload_sizes
     return {name for name, size in stated.items() if sizes.get(layout.shard_path(name)) != size}
+
+
+def check_codecs(store: Store) -> None:
+    """Raise ``CorruptArchive`` if a file of a codec of the newest snapshot is not there, or not of the stated size."""
+    snapshot = latest_snapshot(store)
+    sizes = {entry.path: entry.size for entry in store.entries(layout.CODECS)}
+    for digest, files in {} if snapshot is None else snapshot.codecs.items():
+        for extension, size in files.items():
+            path = layout.codec_path(digest, extension)
+            if (found := sizes.get(path)) != size:
+                is_there = "is missing" if found is None else f"has {found} bytes instead of {size}"
+                raise CorruptArchive(
+                    f"{path} {is_there}, and pictures of the archive do not decode without it. Put it back from a copy "
+                    "of the archive, or delete what is there of it and compress with the codec that wrote it"
+                )

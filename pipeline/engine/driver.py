@@ -13,13 +13,13 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from time import perf_counter
 
-from lichen.models.errors import JobError, JobInterrupted, StoreError, UsageError
+from lichen.models.errors import CorruptArchive, JobError, JobInterrupted, StoreError, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import put_codec
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.job import Job, finish_job, write_progress
 from lichen.pipeline.archive.lease import WAIT, Lease, acquire
-from lichen.pipeline.archive.losses import restore_jobs
+from lichen.pipeline.archive.losses import check_codecs, restore_jobs
 from lichen.pipeline.archive.manifest import Json
 from lichen.pipeline.archive.marker import check_vacant, create_marker
 from lichen.pipeline.archive.plan import Grouping
@@ -82,7 +82,7 @@ class _Driver:
                 lease = self._begin(stack)
                 self._restored = restore_jobs(store)
                 work = self._planning.find()
-                if work.job is None and work.changes is not None and not work.changes.work:
+                if work.done and self._codecs_are_there():
                     return self._nothing_to_do(work.changes)
             executor = make_executor(config)
             stack.callback(executor.close)
@@ -92,10 +92,12 @@ class _Driver:
             if fresh:
                 lease = self._begin(stack)
             put_codec(store, files)
+            if work.done:  # but for a codec
+                check_codecs(store)
+                return self._nothing_to_do(work.changes)
             with acquire(store, None, wait=WAIT, stop=self._stop) if store.conditional else nullcontext():
                 work, job = self._planning.settle(work, executor.workers, files.digest)
                 if job is None:
-                    assert work.changes is not None
                     return self._nothing_to_do(work.changes)
                 if store.conditional:
                     lease = stack.enter_context(acquire(store, job.job))
@@ -106,6 +108,14 @@ class _Driver:
                     "(--abandon)"
                 )
             return self._drive(job, work, executor, files.digest, lease)
+
+    def _codecs_are_there(self) -> bool:
+        """Whether the archive has the codecs of its pictures; what this job's codec is may be put back."""
+        try:
+            check_codecs(self._store)
+        except CorruptArchive:
+            return False
+        return True
 
     def _begin(self, stack: ExitStack) -> Lease | None:
         """Make sure that there is an archive, and without atomic creates that nobody else works on it."""
@@ -260,7 +270,8 @@ class _Driver:
             skipped_names=_names(self._store, commits, "skipped"),
         )
 
-    def _nothing_to_do(self, changes: Changes) -> JobSummary:
+    def _nothing_to_do(self, changes: Changes | None) -> JobSummary:
+        assert changes is not None
         return JobSummary(
             job=None,
             snapshot=None,

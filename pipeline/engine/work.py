@@ -40,6 +40,11 @@ class Work:
     bytes: int | None
     """Of all sources together, where they were listed."""
 
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to do: no job to go on with, and no source that is new or changed."""
+        return self.job is None and self.changes is not None and not self.changes.work
+
 
 class Planning:
     """The decisions of one driver about one archive."""
@@ -81,7 +86,7 @@ class Planning:
         """
         if work.job is None and list_jobs(self._store) != self._jobs:
             work = self.find()
-            if work.job is None and work.changes is not None and not work.changes.work:
+            if work.done:
                 return work, None
         return work, work.job or self._create(work, workers, digest)
 

@@ -123,3 +123,23 @@ def test_progress_that_cannot_be_written_ends_no_job(
     monkeypatch.setattr(LocalStore, "_put", refuse)
     job = config(pictures(3))
     assert run_job(job).counts.compressed == 3
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_codec_that_is_gone_is_put_back(config: Make, pictures: Pictures, contents: Contents, damage: str) -> None:
+    """By the codec itself, if the job has it; an archive whose pictures do not decode is not up to date."""
+    source = pictures(3)
+    job = config(source)
+    run_job(job)
+    (path,) = Path(job.archive, "codecs").glob("*.json")
+    data = path.read_bytes()
+    os.truncate(path, 20) if damage == "cut" else path.unlink()
+    with pytest.raises(CorruptArchive, match=path.stem):
+        run_job(config(source, codec="jpeg"))
+    if damage == "cut":
+        with pytest.raises(CorruptArchive, match="delete them"):
+            run_job(job)
+        path.unlink()
+    assert run_job(job).job is None
+    assert path.read_bytes() == data
+    assert verify_archive(Archive.open(job.archive)).ok
