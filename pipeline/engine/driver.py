@@ -141,6 +141,7 @@ class _Driver:
                         lease.check()
                     self._hand_out(planner, schedule, executor, digest)
                     if planner.complete and not len(schedule) and not schedule.in_flight:
+                        self._show(job, planner, schedule, executor, started)  # the end, too
                         break
                     events = executor.wait(TICK)
                     for event in events:
