@@ -61,9 +61,6 @@ def tell_if_empty(archive: Archive) -> None:
     """Say on standard error that there is nothing in an archive; it would look like one that is good otherwise."""
     if len(archive) == 0:
         from lichen.jobs.display import shown
-        from lichen.pipeline.archive.snapshot import lost_snapshot
 
         why = "no job has finished yet" if archive.snapshot is None else "its jobs found no pictures"
-        if (lost := lost_snapshot(archive.store)) is not None:
-            why = f"{lost} is missing; put it back from a copy of the archive"
         typer.echo(f"lichen: there is nothing in {shown(archive.store.url)}: {why}", err=True)

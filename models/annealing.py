@@ -5,10 +5,10 @@ through the frozen decoder (after Campos et al., CVPR workshops 2019, and Yang, 
 move continuous latents by many small steps). A pass takes the gradient of the distortion with respect to all latents
 at once, adds what the change of an integer costs in curvature and saves in bits, and takes the changes that pay, in
 the manner of a checkerboard so that neighbours do not correct the same error twice. The curvature (Gauss-Newton) is
-estimated once for each channel from one random projection (``_seen_curvature`` for what people see). Many changes at
-once still disturb each other: by how much more the distortion rose than the curvature had said is seen in the next
-pass, picture by picture, and the curvature is multiplied with that; with a little less in early passes, which leave poor minima, and a little more in late ones,
-which settle, as in annealing.
+estimated once for each channel from one random projection (``_seen_curvature`` says how for what people see). Many
+changes at once still disturb each other: by how much more the distortion rose than the curvature had said is seen in
+the next pass, picture by picture, and the curvature is multiplied with that; with a little less in early passes, which
+leave poor minima, and a little more in late ones, which settle, as in annealing.
 """
 
 from __future__ import annotations

@@ -207,6 +207,15 @@ def _tell(summary: JobSummary, archive: str) -> None:
         typer.echo(f"{duration(summary.seconds)} at {rate} with verification, after {start} of start-up")
         if summary.unchanged:
             typer.echo(f"{many(summary.unchanged, 'source')} unchanged")
+    if summary.restored:
+        jobs = ", ".join(summary.restored)
+        typer.echo(f"The newest snapshot was gone; it was made again from the commits of {jobs}", err=True)
+    if summary.lost:
+        typer.echo(
+            f"LOST in the archive, their payload files are gone or cut: {many(summary.lost, 'picture')}. "
+            "Those with sources here were compressed again; `lichen verify` names the others",
+            err=True,
+        )
     if summary.not_applied:
         told = "; ".join(f"{name} {now}, not {then}" for name, (then, now) in summary.not_applied.items())
         typer.echo(

@@ -16,8 +16,9 @@ from lichen.pipeline.archive.bounded import BoundedParquet, parquet_errors
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.lease import is_live
+from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.marker import read_marker
-from lichen.pipeline.archive.snapshot import Snapshot, check_snapshots, read_snapshot, snapshot_numbers
+from lichen.pipeline.archive.snapshot import Snapshot, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.store import Entry, Store
 
 DAY = 86_400.0
@@ -43,19 +44,20 @@ def collect(
 
     The age is by the store's clock as this machine sees it; keep it longer than a shard takes. Raises
     ``ArchiveNotFound`` where there is no archive, so that no other folder is ever swept, and ``CorruptArchive`` where
-    a snapshot is lost, without which what it names would look like garbage.
+    the newest snapshot is gone, because then nobody knows what it needed.
     """
     if keep_snapshots is not None and keep_snapshots < 1:
         raise UsageError("at least one snapshot must be kept")
     identity = read_marker(store).id
-    check_snapshots(store)
     limit = time.time() - older_than
     # The listing comes first: whatever is created after it is not in it, hence not deleted.
     entries = [entry for entry in store.own_entries() if entry.plain]
     written = {entry.path: entry.modified for entry in entries}
     # Jobs before snapshots: a job that is seen finished has its snapshot, which is then seen too.
     needed, shielded = _needed_by_jobs(store)
+    at_work = bool(shielded) or is_live(store, None)
     jobs = {job for job in list_jobs(store) if read_job(store, job).archive in (None, identity)}
+    check_jobs(store)
     numbers = snapshot_numbers(store)
     expired = set() if keep_snapshots is None else set(numbers[:-keep_snapshots])
     dropped: set[str] = set()
@@ -72,6 +74,8 @@ def collect(
     for entry in entries:
         if entry.path in needed or not (entry.path in dropped or _is_garbage(store, entry.path, jobs - shielded)):
             continue
+        if at_work and entry.path.startswith((layout.TEMPORARY + "/", layout.PROBES + "/")):
+            continue  # a driver may be writing it just now
         if entry.modified >= limit:
             young += 1
         else:

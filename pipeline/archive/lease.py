@@ -128,7 +128,8 @@ class Lease:
         if self._lost is None:
             self._lost = "the lease was released"
             data = dump({"holder": self.holder, "expires": 0})
-            self._store.put(_path(self._folder, self.number, beat=True), data)
+            if self._store.exists(_path(self._folder, self.number)):  # else the archive was deleted meanwhile
+                self._store.put(_path(self._folder, self.number, beat=True), data)
 
     def _beat(self) -> None:
         while not self._stop.wait(self.ttl / 3):

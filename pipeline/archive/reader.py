@@ -39,6 +39,7 @@ from lichen.pipeline.archive.index import (
     to_rows,
 )
 from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.marker import Marker, create_marker, read_marker
 from lichen.pipeline.archive.shard import crc32c
 from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot, read_snapshot, snapshot_numbers
@@ -126,12 +127,14 @@ class Archive(Mapping[str, Image.Image]):
     ) -> Self:
         """Open the newest snapshot, or an older one by its number.
 
-        Raises ``ArchiveNotFound`` or ``CorruptArchive``. An archive without a snapshot opens empty.
+        Raises ``ArchiveNotFound`` or ``CorruptArchive``. An archive that never had a snapshot opens empty.
         """
         store = open_store(url, storage_options)
         marker = read_marker(store)
         if snapshot is None:
             found = latest_snapshot(store)
+            if found is None:
+                check_jobs(store)
         elif snapshot in snapshot_numbers(store):
             found = read_snapshot(store, snapshot)
         else:

@@ -24,9 +24,8 @@ from lichen.pipeline.archive.commit import (
 )
 from lichen.pipeline.archive.index import SCHEMA, IndexWriter
 from lichen.pipeline.archive.index_file import IndexFile
-from lichen.pipeline.archive.job import list_jobs, read_done, read_job
+from lichen.pipeline.archive.job import read_job
 from lichen.pipeline.archive.manifest import Fields, FileRecord, Json, dump, require
-from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.archive.verified import create_verified, put_file_verified
 
@@ -155,38 +154,20 @@ def latest_snapshot(store: Store) -> Snapshot | None:
     return read_snapshot(store, numbers[-1]) if numbers else None
 
 
-def lost_snapshot(store: Store) -> str | None:
-    """The path of a snapshot that a job ended with, where neither it nor a newer one is there; None if all is well.
-
-    What only such a snapshot names is still in the archive, and looks like garbage. Newer ones hold whatever their
-    parents did, so that old ones may go.
-    """
-    identity = read_marker(store).id
-    ends = (read_done(store, job) for job in list_jobs(store) if read_job(store, job).archive in (None, identity))
-    stated = max((done.snapshot or 0 for done in ends if done is not None), default=0)
-    # Listed last: a job has its snapshot before its end is written.
-    return layout.snapshot_path(stated) if stated > max(snapshot_numbers(store), default=0) else None
-
-
-def check_snapshots(store: Store) -> None:
-    """Raise ``CorruptArchive`` if the newest snapshot is lost (``lost_snapshot``)."""
-    if (lost := lost_snapshot(store)) is not None:
-        raise CorruptArchive(
-            f"{lost} is missing from {store.url}, though a job ended with it, and pictures that only it names are "
-            "still there; put it back from a copy of the archive. Nothing was changed"
-        )
-
-
 # --- writing ----------------------------------------------------------------------------------------
 
 
-def write_snapshot(store: Store, job: str, *, existing: Existing = "replace", spool: Path | None = None) -> Snapshot:
+def write_snapshot(
+    store: Store, job: str, *, existing: Existing = "replace", spool: Path | None = None, restoring: bool = False
+) -> Snapshot:
     """Merge the committed shards of a job into the newest snapshot, and publish the result as the next.
 
     May be called while the job goes on, and again later. If the newest snapshot holds exactly this already,
     it is returned as it is. The index of the parent is streamed; the rows of the job are held in memory.
     With ``existing="keep"`` pictures from other sources win over those of the job with the same keys. ``spool`` is a
-    local folder for the index files. Raises ``DuplicateKey`` if the job has a key twice.
+    local folder for the index files. Raises ``DuplicateKey`` if the job has a key twice, and ``CorruptArchive`` if
+    files that were committed are gone; ``restoring`` the snapshot of a job that is over, payload files that are gone
+    since are left out.
     """
     for _ in range(RACES):
         commits = counting_commits(list_commits(store, job), job)
@@ -194,7 +175,8 @@ def write_snapshot(store: Store, job: str, *, existing: Existing = "replace", sp
         if parent is not None and parent.job == job and parent.shards == len(commits):
             return parent
         with tempfile.TemporaryDirectory(prefix="lichen-", dir=spool) as folder:
-            snapshot = _build(store, job, commits, parent, existing, Path(folder))
+            whole = _whole(store, commits, restoring)
+            snapshot = replace(_build(store, job, whole, parent, existing, Path(folder)), shards=len(commits))
         if create_verified(store, layout.snapshot_path(snapshot.number), _dump(snapshot)):
             return snapshot
         store.delete(layout.snapshot_file_path(part.record.file) for part in snapshot.index)
@@ -258,6 +240,28 @@ def _build(
         codecs={digest: codecs[digest] for digest in sorted(used)},
         totals=add_totals(totals),
     )
+
+
+def _whole(store: Store, commits: list[ShardCommit], restoring: bool) -> list[ShardCommit]:
+    """The commits whose files are there as they were committed; all of them, or it is an error."""
+    sizes = {entry.path: entry.size for entry in store.entries(layout.SHARDS)}
+    whole = []
+    for commit in commits:
+        records = [commit.payload, commit.index]
+        if restoring:
+            if layout.shard_path(commit.payload.file) not in sizes:
+                continue
+            records = [commit.index]  # what a payload file that was cut still holds can be read
+        for record in records:
+            path = layout.shard_path(record.file)
+            if (found := sizes.get(path)) != record.size:
+                is_there = "is missing" if found is None else f"has {found} bytes instead of {record.size}"
+                raise CorruptArchive(
+                    f"{path} {is_there}, but was committed. Put it back from a copy of the archive, or delete "
+                    f"{layout.commit_path(commit.shard)}, and the same command makes its pictures again"
+                )
+        whole.append(commit)
+    return whole
 
 
 def _rows_of(store: Store, commits: list[ShardCommit], job: str) -> pa.Table:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from lichen.models.errors import DuplicateKey
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
+from lichen.pipeline.archive.losses import lost_payloads
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import LocalStore, Store
 from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_table, skipped_sources
@@ -31,25 +32,30 @@ class Changes:
     passed_over: int
     """Those of them that are no pictures."""
     missing: tuple[str, ...]
+    lost: int
+    """Pictures whose payload files are not there as they were; their sources count as changed."""
 
 
 def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig) -> Changes:
     """Compare sources with an archive; ``Source`` and index are both held in memory.
 
     Files that an earlier job on the same sources skipped, because they are no pictures, are not new. Files that
-    it could not read are. Raises ``DuplicateKey`` for a changed picture that came from other sources, unless
-    the configuration says what to do.
+    it could not read are, as are pictures whose payload files were lost. Raises ``DuplicateKey`` for a changed picture
+    that came from other sources, unless the configuration says what to do.
     """
     store = archive.store
     ours = {job for job in list_jobs(store) if _is_same(read_job(store, job).config.get("source"), config.sources)}
     known = archive.table([*KNOWN_COLUMNS, "shard"])
+    there, lost = _there(archive, known)
     blank: list[Source] = []
     skipped = None if config.store_others else skipped_sources(store, _finished(store, ours))
-    diff = diff_table(known.select(list(KNOWN_COLUMNS)), _noting(sources, blank), skipped)
-    homes = _homes(known, {source.key for source in (*diff.changed, *blank)} | set(diff.missing))
+    diff = diff_table(there.select(list(KNOWN_COLUMNS)), _noting(sources, blank), skipped)
+    again = tuple(source for source in diff.new if source.key in lost)
+    homes = _homes(known, {source.key for source in (*diff.changed, *again, *blank)} | set(diff.missing))
     # Where nothing is known of a source, its key tells whether it was archived, but only among our own.
-    strangers = tuple(source for source in blank if source.key in homes and homes[source.key] not in ours)
-    changed = diff.changed + strangers
+    others = [source for source in blank if source.key in homes and source.key not in lost]
+    strangers = tuple(source for source in others if homes[source.key] not in ours)
+    changed = diff.changed + again + strangers
     if foreign := [source for source in changed if source.fault is None and homes[source.key] not in ours]:
         if config.on_collision == "error":
             raise DuplicateKey(
@@ -59,11 +65,21 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
         if config.on_collision == "keep":
             changed = tuple(source for source in changed if source.fault or homes[source.key] in ours)
     return Changes(
-        work=diff.new + changed,
+        work=tuple(source for source in diff.new if source.key not in lost) + changed,
         unchanged=diff.unchanged - len(strangers) + diff.skipped,
         passed_over=diff.skipped,
         missing=tuple(key for key in diff.missing if homes[key] in ours),
+        lost=len(lost),
     )
+
+
+def _there(archive: Archive, known: pa.Table) -> tuple[pa.Table, set[str]]:
+    """The rows whose payload files are there, and the keys of the others."""
+    files = set() if archive.snapshot is None else lost_payloads(archive.store, archive.snapshot)
+    if not files:
+        return known, set()
+    lost = pc.is_in(known.column("shard"), value_set=pa.array(sorted(files), pa.string()))
+    return known.filter(pc.invert(lost)), set(known.filter(lost).column("key").to_pylist())
 
 
 def outside(sources: Iterable[Source], store: Store) -> Iterator[Source]:

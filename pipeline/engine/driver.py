@@ -13,12 +13,14 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from time import perf_counter
 
-from lichen.models.errors import JobError, JobInterrupted, StoreError, UsageError
+from lichen.models.errors import CorruptArchive, JobError, JobInterrupted, StoreError, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import put_codec
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.job import Job, finish_job, write_progress
 from lichen.pipeline.archive.lease import WAIT, Lease, acquire
+from lichen.pipeline.archive.losses import check_codecs, restore_jobs
+from lichen.pipeline.archive.manifest import Json
 from lichen.pipeline.archive.marker import check_vacant, create_marker
 from lichen.pipeline.archive.plan import Grouping
 from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
@@ -63,6 +65,7 @@ class _Driver:
         self._config, self._report, self._stop = config, report, stop
         self._planned_sources = self._planned_bytes = self._planned_shards = 0
         self._written = 0.0
+        self._restored: tuple[str, ...] = ()
         self._planning = Planning(self._store, config)
 
     def run(self) -> JobSummary:
@@ -77,8 +80,9 @@ class _Driver:
                 work = self._planning.survey()
             else:
                 lease = self._begin(stack)
+                self._restored = restore_jobs(store)
                 work = self._planning.find()
-                if work.job is None and work.changes is not None and not work.changes.work:
+                if work.done and self._codecs_are_there():
                     return self._nothing_to_do(work.changes)
             executor = make_executor(config)
             stack.callback(executor.close)
@@ -88,10 +92,12 @@ class _Driver:
             if fresh:
                 lease = self._begin(stack)
             put_codec(store, files)
+            if work.done:  # but for a codec
+                check_codecs(store)
+                return self._nothing_to_do(work.changes)
             with acquire(store, None, wait=WAIT, stop=self._stop) if store.conditional else nullcontext():
                 work, job = self._planning.settle(work, executor.workers, files.digest)
                 if job is None:
-                    assert work.changes is not None
                     return self._nothing_to_do(work.changes)
                 if store.conditional:
                     lease = stack.enter_context(acquire(store, job.job))
@@ -102,6 +108,14 @@ class _Driver:
                     "(--abandon)"
                 )
             return self._drive(job, work, executor, files.digest, lease)
+
+    def _codecs_are_there(self) -> bool:
+        """Whether the archive has the codecs of its pictures; what this job's codec is may be put back."""
+        try:
+            check_codecs(self._store)
+        except CorruptArchive:
+            return False
+        return True
 
     def _begin(self, stack: ExitStack) -> Lease | None:
         """Make sure that there is an archive, and without atomic creates that nobody else works on it."""
@@ -127,6 +141,7 @@ class _Driver:
                         lease.check()
                     self._hand_out(planner, schedule, executor, digest)
                     if planner.complete and not len(schedule) and not schedule.in_flight:
+                        self._show(job, planner, schedule, executor, started)  # the end, too
                         break
                     events = executor.wait(TICK)
                     for event in events:
@@ -204,21 +219,21 @@ class _Driver:
             self._write_progress(job, "running", schedule.counts + live, schedule.shards)
 
     def _write_progress(self, job: Job, state: str, counts: Counts, shards: int) -> None:
-        with suppress(StoreError):  # nothing depends on it: neither does the job, nor the error that ended it
-            write_progress(
-                self._store,
-                job.job,
-                {
-                    "job": job.job,
-                    "state": state,
-                    "updated": layout.now(),
-                    "shards_done": shards,
-                    "shards_planned": self._planned_shards,
-                    "planned_sources": self._planned_sources,
-                    "planned_bytes": self._planned_bytes,
-                    "counts": counts.to_json(),
-                },
-            )
+        record: dict[str, Json] = {
+            "job": job.job,
+            "state": state,
+            "updated": layout.now(),
+            "shards_done": shards,
+            "shards_planned": self._planned_shards,
+            "planned_sources": self._planned_sources,
+            "planned_bytes": self._planned_bytes,
+            "counts": counts.to_json(),
+        }
+        # Nothing depends on it: neither does a job end because it cannot be written, nor is another error hidden. And
+        # an archive that was deleted meanwhile does not come back as a folder with this in it.
+        with suppress(StoreError):
+            if self._store.exists(layout.MARKER):
+                write_progress(self._store, job.job, record)
 
     # --- the end ---
 
@@ -248,13 +263,16 @@ class _Driver:
             unchanged=work.changes.unchanged if work.changes else 0,
             passed_over=work.changes.passed_over if work.changes else 0,
             not_applied=self._planning.not_applied(work.changes, before=job.job),
+            restored=self._restored,
+            lost=work.changes.lost if work.changes else 0,
             missing=len(missing),
             missing_names=missing[:NAMES],
             quarantined_names=_names(self._store, commits, "quarantine"),
             skipped_names=_names(self._store, commits, "skipped"),
         )
 
-    def _nothing_to_do(self, changes: Changes) -> JobSummary:
+    def _nothing_to_do(self, changes: Changes | None) -> JobSummary:
+        assert changes is not None
         return JobSummary(
             job=None,
             snapshot=None,
@@ -269,6 +287,8 @@ class _Driver:
             unchanged=changes.unchanged,
             passed_over=changes.passed_over,
             not_applied=self._planning.not_applied(changes),
+            restored=self._restored,
+            lost=changes.lost,
             missing=len(changes.missing),
             missing_names=changes.missing[:NAMES],
             quarantined_names=(),

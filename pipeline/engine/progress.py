@@ -74,6 +74,10 @@ class JobSummary:
     not_applied: Mapping[str, tuple[Any, Any]]
     """Settings by which the unchanged pictures were not compressed: what those of the last job were, and what was
     asked for now."""
+    restored: tuple[str, ...]
+    """Finished jobs whose snapshot was gone, and was made again."""
+    lost: int
+    """Pictures of the archive whose payload files are gone or cut. Those that had sources were work of this job."""
     missing_names: tuple[str, ...]
     """The first of them, as are the names below."""
     quarantined_names: tuple[str, ...]

@@ -19,7 +19,6 @@ from lichen.pipeline.archive.job import (
 from lichen.pipeline.archive.lease import acquire
 from lichen.pipeline.archive.plan import read_summary
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.snapshot import check_snapshots
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.engine.changes import Changes, find_changes, outside
 from lichen.pipeline.engine.config import LOOKS, SHARD_BYTES, JobConfig
@@ -40,6 +39,11 @@ class Work:
     """None for the first job of an archive."""
     bytes: int | None
     """Of all sources together, where they were listed."""
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to do: no job to go on with, and no source that is new or changed."""
+        return self.job is None and self.changes is not None and not self.changes.work
 
 
 class Planning:
@@ -65,7 +69,6 @@ class Planning:
 
     def find(self) -> Work:
         """What is left to do in an archive that exists."""
-        check_snapshots(self._store)
         job = self._unfinished()
         archive = Archive.open(self._config.archive, self._config.archive_options)
         if job is not None and (archive.snapshot is None or read_summary(self._store, job.job)):
@@ -83,7 +86,7 @@ class Planning:
         """
         if work.job is None and list_jobs(self._store) != self._jobs:
             work = self.find()
-            if work.job is None and work.changes is not None and not work.changes.work:
+            if work.done:
                 return work, None
         return work, work.job or self._create(work, workers, digest)
 

@@ -384,3 +384,16 @@ def test_jobs_of_another_archive_are_not_swept_here(memory: Store, fill: Callabl
     finish_job(memory, own, write_snapshot(memory, own).number)
     assert collect(memory, older_than=-60, keep_snapshots=1).garbage == ()
     assert {path: memory.read(path) for path in copied} == {path: theirs.read(path) for path in copied}
+
+
+@pytest.mark.parametrize("of_the_job", [True, False])
+def test_what_is_being_written_is_no_garbage(store: Store, fill: Callable[..., str], of_the_job: bool) -> None:
+    """A large file may be half-written for as long as its driver lives, whatever age was asked for."""
+    job = fill(store, {"a": b"a"})
+    half = layout.temporary_path()
+    store.put(half, b"half")
+    with acquire(store, job if of_the_job else None):
+        assert half not in {entry.path for entry in collect(store, older_than=-60).garbage}
+        assert store.exists(half)
+    assert half in {entry.path for entry in collect(store, older_than=-60).garbage}
+    assert not store.exists(half)

@@ -1,0 +1,72 @@
+"""What an archive has lost: snapshots of jobs that are over, payload files and codecs that its newest snapshot names.
+
+Disks lose files, copies end early, people delete. Then nobody may say that all is good, no sweep may take what is left
+for garbage, and a job makes again what can be made again.
+"""
+
+from __future__ import annotations
+
+from lichen.models.errors import CorruptArchive
+from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.job import list_jobs, read_done, read_job
+from lichen.pipeline.archive.marker import read_marker
+from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot, write_snapshot
+from lichen.pipeline.archive.store import Store
+
+
+def lost_jobs(store: Store) -> tuple[str, ...]:
+    """The jobs of this archive that ended with a snapshot and that its newest one does not hold, oldest first.
+
+    Every snapshot holds the jobs of the one before, so one that had them is gone.
+    """
+    # Jobs before the snapshot: what is seen finished has a snapshot, which is then seen, too.
+    ends = {job: read_done(store, job) for job in list_jobs(store)}
+    finished = [job for job, done in ends.items() if done and (done.state == "finished" or done.snapshot is not None)]
+    newest = latest_snapshot(store)
+    identity = read_marker(store).id
+    lost = [job for job in finished if newest is None or job not in newest.jobs]
+    return tuple(job for job in lost if read_job(store, job).archive in (None, identity))
+
+
+def check_jobs(store: Store) -> None:
+    """Raise ``CorruptArchive`` if there are ``lost_jobs``."""
+    if lost := lost_jobs(store):
+        raise CorruptArchive(
+            f"the newest snapshot of {store.url} is gone: job {lost[-1]} finished, and no snapshot holds its pictures. "
+            f"Put {layout.SNAPSHOTS}/ back from a copy of the archive, or run `lichen compress` into it again, which "
+            "makes the snapshot again from what was committed"
+        )
+
+
+def restore_jobs(store: Store) -> tuple[str, ...]:
+    """Make the snapshots of ``lost_jobs`` again from their commits, and return these jobs.
+
+    Raises ``CorruptArchive`` if the index part of a payload file that is still there is not.
+    """
+    lost = lost_jobs(store)
+    for job in lost:
+        keep = read_job(store, job).config.get("on_collision") == "keep"
+        write_snapshot(store, job, existing="keep" if keep else "replace", restoring=True)
+    return lost
+
+
+def lost_payloads(store: Store, snapshot: Snapshot) -> set[str]:
+    """The payload files of a snapshot that are not there, or not as long as it says."""
+    sizes = {entry.path: entry.size for entry in store.entries(layout.SHARDS)}
+    stated = snapshot.payload_sizes
+    return {name for name, size in stated.items() if sizes.get(layout.shard_path(name)) != size}
+
+
+def check_codecs(store: Store) -> None:
+    """Raise ``CorruptArchive`` if a file of a codec of the newest snapshot is not there, or not of the stated size."""
+    snapshot = latest_snapshot(store)
+    sizes = {entry.path: entry.size for entry in store.entries(layout.CODECS)}
+    for digest, files in {} if snapshot is None else snapshot.codecs.items():
+        for extension, size in files.items():
+            path = layout.codec_path(digest, extension)
+            if (found := sizes.get(path)) != size:
+                is_there = "is missing" if found is None else f"has {found} bytes instead of {size}"
+                raise CorruptArchive(
+                    f"{path} {is_there}, and pictures of the archive do not decode without it. Put it back from a copy "
+                    "of the archive, or delete what is there of it and compress with the codec that wrote it"
+                )
