@@ -51,3 +51,9 @@ def duration(seconds: float | None) -> str:
 def many(count: int, noun: str) -> str:
     """``1 picture``, ``1,200 pictures``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def outcomes(compressed: int, packed: int, stored: int) -> str:
+    """``4 compressed, 1 packed, 2 stored``; archives without packed files do not speak of them."""
+    parts = [f"{compressed:,} compressed", *([f"{packed:,} packed"] if packed else []), f"{stored:,} stored"]
+    return ", ".join(parts)

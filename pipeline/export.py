@@ -193,8 +193,8 @@ def export(
 ) -> ExportResult:
     """Write pictures (``select``) to a local folder as PNG or JPEG, with their EXIF, ICC profile and XMP.
 
-    Stored pictures are written as the files that they were, byte for byte; with ``original`` only those are
-    written. ``settings`` are Pillow's for the format (``quality`` of JPEG). Pictures are decoded and written in
+    Packed and stored pictures are written as the files that they were, byte for byte; with ``original`` only those
+    are written. ``settings`` are Pillow's for the format (``quality`` of JPEG). Pictures are decoded and written in
     ``lanes`` (``unpack``); the names of the files do not depend on them. A picture that cannot be read, decoded or
     written is a problem in the result and stops nothing.
     """
@@ -205,7 +205,7 @@ def export(
     problems: list[Problem] = []
     left: Counter[str] = Counter()
     for batch in batches:
-        chosen = [row for row in batch if file_format != "original" or row.status == "stored"]
+        chosen = [row for row in batch if file_format != "original" or row.is_original]
         counts["left_out"] += len(batch) - len(chosen)
         chosen.sort(key=lambda row: (row.shard, row.offset))
         writer = _Writer(destination, chosen, file_format, _SETTINGS.get(file_format, {}) | settings)
@@ -215,7 +215,7 @@ def export(
                     problems.append(Problem(key=row.key, message=str(outcome)))
                     continue
                 counts["written"] += 1
-                counts["originals"] += row.status == "stored"
+                counts["originals"] += row.is_original
                 counts["bytes"] += outcome.size
                 left.update(outcome.not_carried)
             if progress is not None:
@@ -257,7 +257,7 @@ class _Writer:
         return row, _Written(len(data), left)
 
     def _format_of(self, row: IndexRow) -> Format:
-        return "original" if row.status == "stored" else self._format
+        return "original" if row.is_original else self._format
 
     def _path(self, row: IndexRow) -> Path | UsageError:
         try:

@@ -86,10 +86,11 @@ class Report:
     created: str
     pictures: int
     compressed: int
+    packed: int
     stored: int
     pixels: int
     unknown_size: int
-    """Pictures without a known width and height (stored, not decodable)."""
+    """Pictures without a known width and height (packed or stored, not decodable)."""
     sizes: Sizes
     savings: Savings
     codecs: tuple[CodecUse, ...]
@@ -102,6 +103,7 @@ class Report:
     ms_ssim: Spread
     ssimulacra2: Spread
     worst: tuple[Worst, ...]
+    packed_reasons: tuple[Reason, ...]
     stored_reasons: tuple[Reason, ...]
     quarantined: int
     quarantine_reasons: tuple[Reason, ...]
@@ -129,7 +131,8 @@ def make_report(archive: Archive, *, worst: int = 5, named: int = NAMED) -> Repo
         created=archive.marker.created if snapshot is None else snapshot.created,
         pictures=tally.total.pictures,
         compressed=tally.total.compressed,
-        stored=tally.total.pictures - tally.total.compressed,
+        packed=tally.count("packed"),
+        stored=tally.count("stored"),
         pixels=tally.total.pixels,
         unknown_size=tally.unknown_size,
         sizes=sizes,
@@ -144,7 +147,8 @@ def make_report(archive: Archive, *, worst: int = 5, named: int = NAMED) -> Repo
         ms_ssim=spread(tally.measures["ms_ssim"]),
         ssimulacra2=spread(tally.measures["ssimulacra2"]),
         worst=tuple(Worst(**row) for row in tally.worst),
-        stored_reasons=tally.reasons.result(),
+        packed_reasons=tally.reasons["packed"].result(),
+        stored_reasons=tally.reasons["stored"].result(),
         quarantined=len(rejects.quarantined),
         quarantine_reasons=_reasons(rejects.quarantined, named),
         skipped=len(rejects.skipped),

@@ -72,7 +72,7 @@ class Worst:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why pictures are stored, or sources are not in the archive; ``keys`` names the first few."""
+    """Why pictures are packed or stored, or sources are not in the archive; ``keys`` names the first few."""
 
     reason: str
     count: int
@@ -145,7 +145,7 @@ class Tally:
             name: [] for name in ("psnr", "block_psnr", "ms_ssim", "ssimulacra2")
         }
         self.worst: list[dict[str, Any]] = []
-        self.reasons = Reasons(named)
+        self.reasons = {status: Reasons(named) for status in ("packed", "stored")}
         self.side_bytes = 0
         self.unknown_size = 0
         self.unknown_source_bytes = 0
@@ -183,8 +183,8 @@ class Tally:
         self.unknown_bytes += pc.sum(unknown.column("bytes")).as_py() or 0
         self.unknown_source_bytes += pc.sum(unknown.column("source_bytes")).as_py() or 0
         self._add_measures(table.filter(compressed))
-        for row in table.filter(pc.invert(compressed)).select(["key", "reason"]).to_pylist():
-            self.reasons.add(row["reason"] or "no reason given", row["key"])
+        for row in table.filter(pc.invert(compressed)).select(["key", "status", "reason"]).to_pylist():
+            self.reasons[row["status"]].add(row["reason"] or "no reason given", row["key"])
 
     def _add_measures(self, compressed: pa.Table) -> None:
         for name, values in self.measures.items():
@@ -194,6 +194,10 @@ class Tally:
         order = pc.sort_indices(known, [("psnr", "ascending"), ("key", "ascending")])
         rows = self.worst + known.take(order.slice(0, self._worst_count)).to_pylist()
         self.worst = sorted(rows, key=lambda row: (row["psnr"], row["key"]))[: self._worst_count]
+
+    def count(self, status: str) -> int:
+        """The pictures of a status."""
+        return self.by["status"].get(status, Sum()).pictures
 
     def groups(self, name: str) -> tuple[Group, ...]:
         """Most bytes of sources first; sizes and qualities ascending."""

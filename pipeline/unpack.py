@@ -15,7 +15,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from lichen.models.codec import Codec, Decoded
 from lichen.models.errors import ArchiveError, LichenError, UsageError
-from lichen.pipeline.archive.decoding import check_shape, other_size, windows
+from lichen.pipeline.archive.decoding import check_shape, held, original_bytes, other_size, windows
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
@@ -36,8 +36,9 @@ _Codecs: TypeAlias = Mapping[str, Codec | LichenError]
 class Unpacked(Generic[P]):
     """One picture as it came out of the archive.
 
-    ``payload`` passed its checksum, or is empty where ``error`` says what is wrong. ``decoded`` is None for a
-    stored original (and where there is an error); it has the size that the index says.
+    ``payload`` passed its checksum, and of a packed picture is the file that was packed; it is empty where ``error``
+    says what is wrong. ``decoded`` is None for an original (and where there is an error); it has the size that the
+    index says.
     """
 
     place: P
@@ -96,17 +97,19 @@ def unpack(
 
 
 def _digest(place: Placement) -> str | None:
-    """The codec that decodes a picture; None for a stored original."""
-    return None if place.status == "stored" else place.codec
+    """The codec that decodes a picture; None for an original."""
+    return None if place.is_original else place.codec
 
 
 def _pixels(place: Placement) -> int:
-    """That decoding makes; none of a stored original."""
-    return 0 if _digest(place) is None else (place.width or 0) * (place.height or 0)
+    """That decoding makes; none of an original that is stored, and coefficients of a JPEG that was packed."""
+    if _digest(place) is None and place.packing != "jxl-jpeg":
+        return 0
+    return (place.width or 0) * (place.height or 0)
 
 
 def _size(places: Sequence[Placement]) -> int:
-    return sum(place.length + (place.side_length or 0) for place in places)
+    return sum(held(place) for place in places)
 
 
 def _load_codecs(archive: Archive, places: Sequence[Placement]) -> _Codecs:
@@ -128,7 +131,7 @@ def _groups(window: Sequence[Placement], codecs: _Codecs) -> Iterator[slice]:
     for number, place in enumerate(window):
         codec = codecs.get(_digest(place) or "")
         most = GROUP_PIXELS if codec is None or isinstance(codec, LichenError) else group_pixels(codec)
-        more = _pixels(place) or place.length
+        more = _pixels(place) or held(place)
         if number > start and taken + more > most:
             yield slice(start, number)
             start, taken = number, 0
@@ -155,7 +158,7 @@ def _decode(codecs: _Codecs, places: Sequence[P], pieces: Sequence[_Bytes | Lich
         if isinstance(piece, LichenError):
             found[number] = Unpacked(place=place, error=piece)
         elif digest is None:
-            found[number] = Unpacked(place=place, payload=piece[0])
+            found[number] = _original(place, piece[0])
         elif (wrong := other_size(place, piece[0])) is not None:
             found[number] = Unpacked(place=place, error=wrong)
         else:
@@ -166,6 +169,13 @@ def _decode(codecs: _Codecs, places: Sequence[P], pieces: Sequence[_Bytes | Lich
         for number, (payload, side), outcome in zip(numbers, raw, outcomes, strict=True):
             found[number] = _checked(places[number], payload, side, outcome)
     return found
+
+
+def _original(place: P, payload: bytes) -> Unpacked[P]:
+    try:
+        return Unpacked(place=place, payload=original_bytes(place, payload))
+    except ArchiveError as error:
+        return Unpacked(place=place, error=error)
 
 
 def _checked(place: P, payload: bytes, side: bytes, outcome: Decoded | LichenError) -> Unpacked[P]:

@@ -2,7 +2,8 @@
 
 Reads every payload, tests its checksum, decodes it, and compares the digest of the decoded symbols with the one
 that was recorded when the picture was compressed: symbols are integers and equal on every device. Decoded pixels
-may differ by a little between devices and library versions, so their digest is only counted. With the sources at
+may differ by a little between devices and library versions, so their digest is only counted. Packed files are rebuilt,
+and their SHA-256 compared with that of the source, as that of stored ones is. With the sources at
 hand the decoded pixels are compared with them again, and those that must not be deleted are named.
 """
 
@@ -40,6 +41,7 @@ _CHUNK = 8 * 1024 * 1024
 _COUNTS = (
     "pictures",
     "compressed",
+    "packed",
     "stored",
     "files",
     "bytes_read",
@@ -71,6 +73,7 @@ class VerifyResult:
     snapshot: int | None
     pictures: int
     compressed: int
+    packed: int
     stored: int
     files: int
     """Whose presence and size were checked."""
@@ -279,7 +282,7 @@ class _Verification:
 
     def _check_original(self, row: IndexRow, payload: bytes) -> None:
         if len(payload) != row.source_bytes or hashlib.sha256(payload).digest() != row.source_sha256:
-            self._fail(row.key, row.shard, "original", "the stored file is not the source: its SHA-256 differs")
+            self._fail(row.key, row.shard, "original", "the original file is not the source: its SHA-256 differs")
         elif self.originals is not None:
             self.originals.read(row)
 

@@ -74,6 +74,12 @@ def compress(
         typer.Option(min=0, max=1, help="Share of the pictures whose MS-SSIM is measured. Default: all from effort 3."),
     ] = None,
     ssimulacra2: Annotated[float | None, typer.Option(min=0, max=1, help="The same for SSIMULACRA 2.")] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Keep every picture as its file, byte for byte, in fewer bytes.")
+    ] = False,
+    store_plain: Annotated[
+        bool, typer.Option("--store-plain", help="Store what the codec does not take as it is, without packing it.")
+    ] = False,
     store_others: Annotated[
         bool, typer.Option("--store-others", help="Store files that are no pictures instead of naming them.")
     ] = False,
@@ -138,6 +144,8 @@ def compress(
         block_psnr_floor=block_psnr_floor,
         ms_ssim=ms_ssim,
         ssimulacra2=ssimulacra2,
+        lossless=lossless,
+        store_plain=store_plain,
         store_others=store_others,
         hidden=hidden,
         on_duplicate=on_duplicate.value,
@@ -190,14 +198,14 @@ def _show(live: Live, progress: Progress) -> None:
 
 
 def _tell(summary: JobSummary, archive: str) -> None:
-    from lichen.jobs.display import bytes_text, duration, many, number, percent, shown
+    from lichen.jobs.display import bytes_text, duration, many, number, outcomes, percent, shown
     from lichen.pipeline.sources.secrets import redact_uri
 
     counts = summary.counts
     if summary.job is None:
         typer.echo(f"{shown(redact_uri(archive))} is up to date, {many(summary.unchanged, 'source')} unchanged")
     else:
-        done = f"{counts.compressed:,} compressed, {counts.stored:,} stored"
+        done = outcomes(counts.compressed, counts.packed, counts.stored)
         typer.echo(f"{done}: snapshot {summary.snapshot} of {shown(redact_uri(archive))}")
         sizes = f"{bytes_text(counts.source_bytes)} became {bytes_text(counts.payload_bytes)}"
         bpp = number(counts.bpp, "{:.3f}")

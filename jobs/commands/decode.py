@@ -23,10 +23,13 @@ def decode(
     keys: options.KeysArgument = None,
     to: Annotated[Path | None, typer.Option("--to", "-o", help="The folder to write into.")] = None,
     file_format: Annotated[
-        str, typer.Option("--format", "-f", help="png or jpeg. Stored pictures come back as the files that they were.")
+        str,
+        typer.Option(
+            "--format", "-f", help="png or jpeg. Packed and stored pictures come back as the files they were."
+        ),
     ] = "png",
     original: Annotated[
-        bool, typer.Option("--original", help="Only stored pictures, as the files that they were.")
+        bool, typer.Option("--original", help="Only packed and stored pictures, as the files that they were.")
     ] = False,
     jpeg_quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEG files.")] = 95,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,

@@ -22,7 +22,7 @@ def info(
 ) -> None:
     """Show an archive's snapshots, jobs, codecs and totals."""
     from lichen.jobs import console
-    from lichen.jobs.display import bytes_text, percent, shown
+    from lichen.jobs.display import bytes_text, outcomes, percent, shown
     from lichen.pipeline.archive.codecs import codec_name
     from lichen.pipeline.archive.job import list_jobs, read_done
     from lichen.pipeline.archive.layout import FORMAT
@@ -50,7 +50,7 @@ def info(
     typer.echo(f"{shown(found.url)}  (archive {found.id}, created {found.created})")
     current = "none yet" if found.snapshot is None else f"{found.snapshot} of {len(result['snapshots'])}"
     typer.echo(f"snapshot   {current}")
-    typer.echo(f"pictures   {found.pictures:,} ({found.compressed:,} compressed, {found.stored:,} stored)")
+    typer.echo(f"pictures   {found.pictures:,} ({outcomes(found.compressed, found.packed, found.stored)})")
     typer.echo(f"pixels     {found.pixels / 1e6:,.1f} MP")
     sizes = f"{bytes_text(found.source_bytes)} before, {bytes_text(found.archive_bytes)} after"
     typer.echo(f"bytes      {sizes}, {percent(found.savings if found.source_bytes else None)} saved")

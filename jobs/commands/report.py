@@ -50,6 +50,7 @@ def report(
     if result.pictures:
         _groups(out, result)
         _quality(out, result)
+    _reasons(out, "Packed without loss", result.packed, result.packed_reasons)
     _reasons(out, "Stored as they were", result.stored, result.stored_reasons)
     _reasons(out, "Not readable, quarantined", result.quarantined, result.quarantine_reasons)
     _reasons(out, "No pictures, left out", result.skipped, result.skip_reasons)

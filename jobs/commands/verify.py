@@ -36,12 +36,12 @@ def verify(
 ) -> None:
     """Read, decode and check every picture, or some of them. Exits with 4 if anything is wrong, 1 if there is nothing.
 
-    Checksums, decoded symbols and stored originals are compared exactly; without keys, also every file that the
-    snapshot names. With --source, what must not be deleted there is named, because the archive does not hold it as it
-    is now; if there is any, the exit code is 3.
+    Checksums, decoded symbols and originals (rebuilt where they are packed) are compared exactly; without keys, also
+    every file that the snapshot names. With --source, what must not be deleted there is named, because the archive does
+    not hold it as it is now; if there is any, the exit code is 3.
     """
     from lichen.jobs import console
-    from lichen.jobs.display import bytes_text, many, shown
+    from lichen.jobs.display import bytes_text, many, outcomes, shown
     from lichen.pipeline.verify import verify_archive
 
     opened = options.open_archive(archive, storage_options, snapshot=snapshot, device=device, precision=precision)
@@ -57,7 +57,8 @@ def verify(
     if as_json:
         console.write_json(result.to_json())
     else:
-        counted = f"{many(result.pictures, 'picture')} ({result.compressed:,} compressed, {result.stored:,} stored)"
+        kinds = outcomes(result.compressed, result.packed, result.stored)
+        counted = f"{many(result.pictures, 'picture')} ({kinds})"
         typer.echo(f"{counted}, {bytes_text(result.bytes_read)}, {result.files:,} files checked")
         if source is not None:
             gone, changed = result.sources_missing, result.sources_changed

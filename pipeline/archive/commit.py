@@ -18,7 +18,7 @@ from lichen.pipeline.archive.plan import PlannedShard
 from lichen.pipeline.archive.store import READERS, Store
 from lichen.pipeline.archive.verified import create_verified
 
-TOTALS = ("pictures", "compressed", "stored", "source_bytes", "payload_bytes", "side_bytes", "pixels")
+TOTALS = ("pictures", "compressed", "packed", "stored", "source_bytes", "payload_bytes", "side_bytes", "pixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +184,14 @@ def job_state(planned: Iterable[PlannedShard], commits: Mapping[str, CommitRecor
     return JobState(committed=tuple(committed), open=tuple(remaining))
 
 
+def read_totals(fields: Fields) -> dict[str, int]:
+    """The totals of a record. Those of earlier versions count nothing as packed."""
+    totals = {"packed": 0, **fields.integers("totals")}
+    if missing := [name for name in TOTALS if name not in totals]:
+        raise CorruptArchive(f"{fields.where}: totals without {missing[0]}")
+    return totals
+
+
 def add_totals(totals: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The sum, over all the names in ``TOTALS``."""
     result = dict.fromkeys(TOTALS, 0)
@@ -268,9 +276,7 @@ def _parse_shard(fields: Fields, job: str, shard: str, attempt: str) -> ShardCom
         return found
 
     payload, table = layout.payload_file(shard, attempt), layout.table_file(shard, attempt)
-    totals = fields.integers("totals")
-    if missing := [name for name in TOTALS if name not in totals]:
-        raise CorruptArchive(f"{fields.where}: totals without {missing[0]}")
+    totals = read_totals(fields)
     commit = ShardCommit(
         job=job,
         shard=shard,

@@ -1,4 +1,4 @@
-"""Parts of decoding without an archive: batches that fit in memory, stored originals, sizes that agree."""
+"""Parts of decoding without an archive: batches that fit in memory, original files, sizes that agree."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from lichen.models import bitstream
 from lichen.models.classical import stated_size
 from lichen.models.codec import Pixels
 from lichen.models.errors import CorruptArchive, LichenError, UndecodablePicture
-from lichen.pipeline.archive.index import Placement
+from lichen.pipeline.archive.index import IndexRow, Placement
 from lichen.pipeline.images import PILLOW_ERRORS
+from lichen.pipeline.packing import unpack
 
 P = TypeVar("P", bound=Placement)
 
@@ -27,7 +28,7 @@ def windows(places: Sequence[P]) -> Iterator[list[P]]:
     window: list[P] = []
     size = pixels = 0
     for place in places:
-        more = place.length + (place.side_length or 0)
+        more = held(place)
         area = (place.width or 0) * (place.height or 0)
         full = len(window) >= WINDOW_PICTURES or size + more > WINDOW_BYTES or pixels + area > WINDOW_PIXELS
         if window and full:
@@ -37,6 +38,25 @@ def windows(places: Sequence[P]) -> Iterator[list[P]]:
         size, pixels = size + more, pixels + area
     if window:
         yield window
+
+
+def held(place: Placement) -> int:
+    """Bytes that are in memory for a picture before its pixels: what was read, or the file that becomes of it."""
+    encoded = place.length + (place.side_length or 0)
+    return max(encoded, place.source_bytes) if place.status == "packed" else encoded
+
+
+def original_bytes(place: Placement, payload: bytes) -> bytes:
+    """The original file that a payload is, or was packed into. Raises ``CorruptArchive`` if it is another.
+
+    A packed picture must come with its whole row, as ``Archive.places`` has it.
+    """
+    if place.packing is None:
+        return payload
+    assert isinstance(place, IndexRow)
+    return unpack(
+        payload, place.packing, place.source_bytes, place.source_sha256, name=f"the original file of {place.key!r}"
+    )
 
 
 def check_shape(place: Placement, pixels: Pixels) -> None:
@@ -68,7 +88,7 @@ def _check_size(place: Placement, height: int, width: int) -> None:
         )
 
 
-def open_stored(data: bytes, key: str) -> Image.Image:
+def open_original(data: bytes, key: str) -> Image.Image:
     """The picture in an original file, of whatever mode. Raises ``UndecodablePicture``."""
     try:
         image = Image.open(BytesIO(data))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +22,9 @@ MAX_SECONDS = 1e12
 MAX_SIDE = 2**31 - 1
 """Pixels along one side of a picture."""
 
-Status = Literal["compressed", "stored"]
+Status = Literal["compressed", "packed", "stored"]
+Packing = Literal["jxl-jpeg", "zstd"]
+"""How the original file of a packed picture was made smaller (``lichen.pipeline.packing``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +42,25 @@ class Placement:
     side_length: int | None = None
     side_crc32c: int | None = None
     codec: str | None = None
-    """Digest of the codec, 64 hexadecimal digits; None where stored."""
+    """Digest of the codec, 64 hexadecimal digits; None where packed or stored."""
     width: int | None = None
     height: int | None = None
     mode: str | None = None
     source_format: str | None = None
+    packing: Packing | None = None
+    """None where compressed or stored, and in older archives."""
+    source_bytes: int
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the archive has the file itself, packed or as it is, and not only its picture."""
+        return self.status != "compressed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexRow(Placement):
     """A whole row. ``source_mtime`` is in Unix seconds, kept to the microsecond; digests are raw bytes."""
 
-    source_bytes: int
     source_sha256: bytes
     source_mtime: float | None = None
     source_etag: str | None = None
@@ -90,10 +99,11 @@ SCHEMA = pa.schema(
         _field("height", pa.int32(), True),
         _field("mode", pa.string(), True),
         _field("source_format", pa.string(), True),
-        _field("quality", pa.float32(), True),
-        _field("bit_depth", pa.uint8(), True),
+        _field("packing", pa.string(), True),
         _field("source_bytes", pa.int64()),
         _field("source_sha256", pa.binary(32)),
+        _field("quality", pa.float32(), True),
+        _field("bit_depth", pa.uint8(), True),
         _field("source_mtime", pa.timestamp("us", "UTC"), True),
         _field("source_etag", pa.string(), True),
         _field("bpp", pa.float32(), True),
@@ -108,11 +118,11 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
-LATER_COLUMNS = frozenset({"damaged"})
+LATER_COLUMNS = frozenset({"damaged", "packing", "ssimulacra2"})
 """Columns that archives of earlier versions lack; they read as null."""
 PLACEMENT_COLUMNS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Placement))
 
-_DICTIONARY = ["status", "shard", "codec", "quality", "mode", "bit_depth", "source_format", "reason"]
+_DICTIONARY = ["status", "shard", "codec", "quality", "mode", "bit_depth", "source_format", "packing", "reason"]
 _ENCODING = {
     "key": "DELTA_BYTE_ARRAY",
     "offset": "DELTA_BINARY_PACKED",
@@ -288,8 +298,14 @@ def check_table(table: pa.Table, where: str, payload_sizes: Mapping[str, int] | 
     if has("key"):
         refuse("key", pc.equal(pc.binary_length(table.column("key")), 0), "is empty")
     if has("status"):
-        known = pa.array(["compressed", "stored"])
+        known = pa.array(get_args(Status))
         refuse("status", pc.invert(pc.is_in(table.column("status"), value_set=known)), "is unknown")
+    if has("packing"):
+        unknown = pc.invert(pc.is_in(table.column("packing"), value_set=pa.array(get_args(Packing))))
+        refuse("packing", pc.and_(unknown, pc.is_valid(table.column("packing"))), "is unknown")
+    if has("packing", "status"):
+        packed = pc.equal(table.column("status"), "packed")
+        refuse("packing", pc.xor(packed, pc.is_valid(table.column("packing"))), "does not fit the status")
     if has("codec"):
         named = pc.match_substring_regex(table.column("codec"), f"^(?:{DIGEST_PATTERN})\\z")
         refuse("codec", pc.invert(named), "is no digest")

@@ -28,7 +28,7 @@ from lichen.models.errors import (
 )
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import CodecShelf
-from lichen.pipeline.archive.decoding import check_shape, open_stored, other_size, windows
+from lichen.pipeline.archive.decoding import check_shape, open_original, original_bytes, other_size, windows
 from lichen.pipeline.archive.index import (
     COLUMNS,
     PLACEMENT_COLUMNS,
@@ -60,6 +60,7 @@ class ArchiveInfo:
     jobs: tuple[str, ...]
     pictures: int
     compressed: int
+    packed: int
     stored: int
     pixels: int
     source_bytes: int
@@ -174,12 +175,14 @@ class Archive(Mapping[str, Image.Image]):
         return self.places([key])[0]
 
     def places(self, keys: Sequence[str]) -> list[Placement]:
-        """The same for many keys, in their order."""
+        """The same for many keys, in their order. Packed pictures come with their whole rows, to be rebuilt by them."""
         found = self._find(keys, full=False)
         for key in keys:
             if key not in found:
                 raise KeyNotFound(f"the archive has no picture {key!r}")
-        return to_placements(pa.concat_tables([found[key] for key in keys])) if keys else []
+        places = to_placements(pa.concat_tables([found[key] for key in keys])) if keys else []
+        whole = self._find([place.key for place in places if place.packing is not None], full=True)
+        return [to_rows(whole[place.key])[0] if place.key in whole else place for place in places]
 
     def rows(self) -> Iterator[IndexRow]:
         """All rows, in key order."""
@@ -203,7 +206,7 @@ class Archive(Mapping[str, Image.Image]):
     # --- bytes ---
 
     def payload(self, place: Placement) -> bytes:
-        """The bitstream, or the stored original; its CRC was right."""
+        """The bitstream, or the original file, which may be packed (``original``); its CRC was right."""
         return self.payloads([place], side=False)[0][0]
 
     def side(self, place: Placement) -> bytes:
@@ -233,11 +236,11 @@ class Archive(Mapping[str, Image.Image]):
         return results
 
     def original(self, key: str) -> bytes:
-        """The original file of a stored picture. Raises ``ArchiveError`` for a compressed one."""
+        """The original file of a picture that was packed or stored. Raises ``ArchiveError`` for a compressed one."""
         place = self.place(key)
-        if place.status != "stored":
+        if not place.is_original:
             raise ArchiveError(f"{key!r} was compressed; its original bytes are not in the archive")
-        return self.payload(place)
+        return original_bytes(place, self.payload(place))
 
     # --- pictures ---
 
@@ -252,7 +255,7 @@ class Archive(Mapping[str, Image.Image]):
     def get_many(self, keys: Iterable[str], *, skip_undecodable: bool = False) -> Iterator[tuple[str, Image.Image]]:
         """Keys and pictures in the order asked for; reads are joined and decoding is batched.
 
-        Stored originals are opened with Pillow; one that does not decode raises ``UndecodablePicture``, or is
+        Original files are opened with Pillow; one that does not decode raises ``UndecodablePicture``, or is
         left out (``original`` has its bytes). A missing key raises ``KeyNotFound``, before the pictures of those
         that are looked up together with it.
         """
@@ -280,9 +283,10 @@ class Archive(Mapping[str, Image.Image]):
         images: list[Image.Image | None] = [None] * len(places)
         batches: dict[str, list[int]] = {}
         for number, place in enumerate(places):
-            if place.status == "stored":
+            if place.is_original:
+                data = original_bytes(place, pieces[number][0])
                 try:
-                    images[number] = open_stored(pieces[number][0], place.key)
+                    images[number] = open_original(data, place.key)
                 except UndecodablePicture:
                     if not skip_undecodable:
                         raise
@@ -305,7 +309,8 @@ class Archive(Mapping[str, Image.Image]):
     def info(self) -> ArchiveInfo:
         """What is in the archive and how large it is. Reads nothing but what is in memory already."""
         snapshot = self.snapshot
-        totals = dict.fromkeys(("pictures", "compressed", "stored", "pixels", "source_bytes", "payload_bytes"), 0)
+        names = ("pictures", "compressed", "packed", "stored", "pixels", "source_bytes", "payload_bytes")
+        totals = dict.fromkeys(names, 0)
         if snapshot is not None:
             totals = {name: snapshot.totals[name] for name in totals}
         payloads = () if snapshot is None else snapshot.payloads
@@ -342,9 +347,11 @@ class Archive(Mapping[str, Image.Image]):
         """A row group with all columns or those of ``Placement``; the last few are kept."""
         name = (part, group, full)
         with self._lock:
-            if name in self._groups:
-                self._groups.move_to_end(name)
-                return self._groups[name]
+            for there in (name, (part, group, True)):
+                if there in self._groups:
+                    self._groups.move_to_end(there)
+                    table = self._groups[there]
+                    return table if full else table.select(list(PLACEMENT_COLUMNS))
         table = self._file(part).read(group, COLUMNS if full else PLACEMENT_COLUMNS)
         with self._lock:
             self._groups[name] = table

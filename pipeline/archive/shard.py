@@ -221,12 +221,13 @@ class ShardWriter(Closing):
 def totals_of(rows: Any) -> dict[str, int]:
     """The totals of a commit over its rows (see ``commit.TOTALS``)."""
     rows = list(rows)
-    compressed = sum(row.status == "compressed" for row in rows)
+    compressed, packed = (sum(row.status == status for row in rows) for status in ("compressed", "packed"))
     sides = sum(row.side_length or 0 for row in rows)
     return {
         "pictures": len(rows),
         "compressed": compressed,
-        "stored": len(rows) - compressed,
+        "packed": packed,
+        "stored": len(rows) - compressed - packed,
         "source_bytes": sum(row.source_bytes for row in rows),
         "payload_bytes": sum(row.length for row in rows) + sides,
         "side_bytes": sides,

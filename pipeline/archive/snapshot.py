@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 from lichen.models.errors import CorruptArchive, DuplicateKey, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import (
-    TOTALS,
     ShardCommit,
     add_totals,
     counting_commits,
     list_commits,
+    read_totals,
 )
 from lichen.pipeline.archive.index import SCHEMA, IndexWriter
 from lichen.pipeline.archive.index_file import IndexFile
@@ -109,9 +109,7 @@ def read_snapshot(store: Store, number: int) -> Snapshot:
     fields = require(store, layout.snapshot_path(number))
     if fields.integer("snapshot", 1) != number:
         raise CorruptArchive(f"{fields.where} is another snapshot")
-    totals = fields.integers("totals")
-    if missing := [name for name in TOTALS if name not in totals]:
-        raise CorruptArchive(f"{fields.where}: totals without {missing[0]}")
+    totals = read_totals(fields)
     codecs = {}
     for digest, sizes in fields.mapping("codecs").items():
         layout.check("digest", digest)
@@ -336,13 +334,14 @@ def table_totals(table: pa.Table) -> dict[str, int]:
     def total(values: Any) -> int:
         return int(pc.sum(values).as_py() or 0)
 
-    compressed = total(pc.equal(table.column("status"), "compressed"))
+    compressed, packed = (total(pc.equal(table.column("status"), status)) for status in ("compressed", "packed"))
     sides = total(table.column("side_length"))
     width, height = (table.column(name).cast(pa.int64()) for name in ("width", "height"))
     return {
         "pictures": table.num_rows,
         "compressed": compressed,
-        "stored": table.num_rows - compressed,
+        "packed": packed,
+        "stored": table.num_rows - compressed - packed,
         "source_bytes": total(table.column("source_bytes")),
         "payload_bytes": total(table.column("length")) + sides,
         "side_bytes": sides,

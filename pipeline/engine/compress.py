@@ -25,6 +25,7 @@ BROKEN_AFTER = 8
 LARGER = "larger than the source"
 BELOW_FLOOR = "below the quality floor at every quality"
 NOT_LOOKED_AT = "its worker dies of it"
+LOSSLESS = "to be kept without loss"
 
 # What torch, NumPy and numba raise where memory, a device or a kernel fails on one picture.
 _FAILURES = (LichenError, RuntimeError, MemoryError, ValueError, ArithmeticError, IndexError, TypeError)
@@ -60,7 +61,7 @@ class Compressed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """Why the original is stored instead."""
+    """Why the original is kept instead, packed or stored."""
 
     reason: str
     retries: int = 0

@@ -26,12 +26,14 @@ _SHARES = {1: 1 / 16, 2: 1 / 4}
 SHARD_BYTES = 256 * 1024 * 1024
 LOOKS = (
     "codec", "quality", "effort", "min_psnr", "min_ms_ssim", "min_ssimulacra2", "target_bpp", "psnr_floor",
-    "block_psnr_floor",
+    "block_psnr_floor", "lossless", "store_plain",
 )  # fmt: skip
 """Frozen settings that decide what becomes of a picture."""
-STAGES = ("read", "open", "encode", "decode", "measure", "write")
+BEFORE: Mapping[str, Json] = {"lossless": False, "store_plain": True}
+"""What jobs of versions that did not know a setting did, and do not say."""
+STAGES = ("read", "open", "encode", "decode", "measure", "pack", "write")
 """Where a worker's threads spend their time: reading sources, decoding picture files, the codec in both directions,
-comparing pixels, and packing, spooling and reading back."""
+comparing pixels, packing originals, and spooling and reading back."""
 
 
 _AT_LEAST_ONE = (
@@ -75,6 +77,10 @@ class JobConfig:
     """Share of the pictures whose MS-SSIM is measured, chosen by their keys; by default all, below effort 3 fewer."""
     ssimulacra2: float | None = None
     """The same for SSIMULACRA 2."""
+    lossless: bool = False
+    """Keep every picture as the file that it is, packed. No codec is loaded, and none is in the archive."""
+    store_plain: bool = False
+    """Store what is kept as it came byte for byte, instead of packing it without loss."""
     store_others: bool = False
     """Store files that are no pictures, instead of naming them."""
     hidden: bool = False
@@ -127,6 +133,8 @@ class JobConfig:
         if self.min_psnr is not None and not 0 < self.min_psnr <= 60:
             raise UsageError(f"min_psnr is in dB, above 0 and at most 60, not {self.min_psnr}")
         _ = self.target  # its own checks
+        if self.lossless and (self.store_plain or self.target.lowest or self.target.bpp is not None):
+            raise UsageError("lossless keeps every picture as the file that it is: leave out wishes, and store_plain")
         if math.isnan(self.psnr_floor) or math.isnan(self.block_psnr_floor):
             raise UsageError("a quality floor must be a number")
         if self.executor not in get_args(ExecutorName):
@@ -199,6 +207,8 @@ class JobConfig:
             "target_bpp": self.target_bpp,
             "ms_ssim": self.shares.ms_ssim,
             "ssimulacra2": self.shares.ssimulacra2,
+            "lossless": self.lossless,
+            "store_plain": self.store_plain,
             "store_others": self.store_others,
             "hidden": self.hidden,
             "on_duplicate": self.on_duplicate,
@@ -219,6 +229,8 @@ class WorkerConfig:
     target: Target
     effort: int
     shares: Shares
+    lossless: bool
+    store_plain: bool
     store_others: bool
     picture_timeout: float
     max_source_bytes: int
@@ -256,11 +268,12 @@ class Counts:
     """What was done to some pictures. Adds up."""
 
     compressed: int = 0
+    packed: int = 0
     stored: int = 0
     quarantined: int = 0
     skipped: int = 0
     source_bytes: int = 0
-    """Of what was compressed or stored, as is ``payload_bytes`` (side data included) and ``pixels``."""
+    """Of what was compressed, packed or stored, as is ``payload_bytes`` (side data included) and ``pixels``."""
     payload_bytes: int = 0
     pixels: int = 0
     compressed_bytes: int = 0
@@ -280,7 +293,7 @@ class Counts:
     @property
     def sources(self) -> int:
         """Sources that are done with, however they ended."""
-        return self.compressed + self.stored + self.quarantined + self.skipped
+        return self.compressed + self.packed + self.stored + self.quarantined + self.skipped
 
     @property
     def bpp(self) -> float | None:
@@ -305,6 +318,7 @@ class Counts:
         seconds = notes.get("seconds")
         return cls(
             compressed=totals["compressed"],
+            packed=totals["packed"],
             stored=totals["stored"],
             quarantined=commit.quarantine.rows if commit.quarantine else 0,
             skipped=commit.skipped.rows if commit.skipped else 0,
@@ -333,7 +347,7 @@ class ShardResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecFiles:
-    """The decoder of a codec as a worker loaded it, on its way into the archive."""
+    """The decoder of a codec as a worker loaded it, on its way into the archive. Empty for a job without one."""
 
     digest: str
     files: Mapping[str, bytes]

@@ -91,7 +91,8 @@ class _Driver:
             files = executor.prepare(self._stop)
             if fresh:
                 lease = self._begin(stack)
-            put_codec(store, files)
+            if files.files:
+                put_codec(store, files)
             if work.done:  # but for a codec
                 check_codecs(store)
                 return self._nothing_to_do(work.changes)
@@ -101,7 +102,7 @@ class _Driver:
                     return self._nothing_to_do(work.changes)
                 if store.conditional:
                     lease = stack.enter_context(acquire(store, job.job))
-            if files.digest not in job.codecs:
+            if files.files and files.digest not in job.codecs:
                 raise UsageError(
                     f"job {job.job} was begun with codec {', '.join(name[:12] for name in job.codecs)}, and "
                     f"{config.codec!r} is {files.digest[:12]} now; go on with the version of then, or abandon the job "

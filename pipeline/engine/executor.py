@@ -114,7 +114,7 @@ def choose(config: JobConfig, *, gpus: int, ray_runs: bool) -> ExecutorName:
     if config.archive.startswith("memory://"):
         return "local"
     asked = config.address is not None or (config.workers or 1) > 1 or config.gpus_per_worker is not None
-    several = gpus > 1 and config.device in ("auto", "cuda")
+    several = gpus > 1 and config.device in ("auto", "cuda") and not config.lossless
     return "ray" if asked or ray_runs or several else "process"
 
 

@@ -33,7 +33,7 @@ class Metrics:
 
     def add(self, counts: Counts) -> None:
         """Count a group of pictures."""
-        for status in ("compressed", "stored", "quarantined", "skipped"):
+        for status in ("compressed", "packed", "stored", "quarantined", "skipped"):
             if number := getattr(counts, status):
                 self._pictures.inc(number, {"status": status})
         for stage, seconds in counts.seconds.items():

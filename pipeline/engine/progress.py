@@ -93,4 +93,4 @@ class JobSummary:
     @property
     def archived(self) -> int:
         """Pictures of these sources that are in the archive, as far as this job knows."""
-        return self.counts.compressed + self.counts.stored + self.unchanged - self.passed_over
+        return self.counts.compressed + self.counts.packed + self.counts.stored + self.unchanged - self.passed_over

@@ -63,7 +63,7 @@ class RayWorker:
         from lichen.pipeline.engine.worker import Worker
 
         try:
-            self._metrics = Metrics(self._config.codec)
+            self._metrics = Metrics("lossless" if self._config.lossless else self._config.codec)
             self._worker = Worker(self._config)
             files = self._worker.codec_files() if tell else None
         except LichenError as error:

@@ -29,7 +29,8 @@ def plan_resources(nodes: list[Mapping[str, float]], config: JobConfig) -> Resou
     nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
     gpus = config.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if config.device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+        wanted = config.device != "cpu" and not config.lossless
+        gpus = 1.0 if wanted and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
     share = -(-(config.workers or 1) // max(1, len(nodes)))
     fits = [int(node.get("GPU", 0) / gpus + 1e-9) if gpus else share for node in nodes]
     cores = [int(node.get("CPU", 0)) // fit for node, fit in zip(nodes, fits, strict=True) if fit]

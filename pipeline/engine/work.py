@@ -21,7 +21,7 @@ from lichen.pipeline.archive.plan import read_summary
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.engine.changes import Changes, find_changes, outside
-from lichen.pipeline.engine.config import LOOKS, SHARD_BYTES, JobConfig
+from lichen.pipeline.engine.config import BEFORE, LOOKS, SHARD_BYTES, JobConfig
 from lichen.pipeline.sources import Source, check_unique, list_sources
 
 MIN_SHARD_BYTES = 8 * 1024 * 1024
@@ -100,7 +100,7 @@ class Planning:
         sources, now = list(self._config.sources), self._config.frozen(0)
         for name in reversed(list_jobs(self._store)):
             done = read_done(self._store, name)
-            then = read_job(self._store, name).config
+            then = {**BEFORE, **read_job(self._store, name).config}
             earlier = before is None or name < before
             if earlier and then.get("source") == sources and done is not None and done.state == "finished":
                 return {field: (then.get(field), now[field]) for field in LOOKS if then.get(field) != now[field]}
@@ -127,15 +127,15 @@ class Planning:
                 continue
             stated = job.config.get("shard_bytes")
             size = self._config.shard_bytes or (stated if isinstance(stated, int) else SHARD_BYTES)
-            wanted = self._config.frozen(size)
-            other = sorted(name for name, value in wanted.items() if job.config.get(name) != value)
+            wanted, stood = self._config.frozen(size), {**BEFORE, **job.config}
+            other = sorted(name for name, value in wanted.items() if stood.get(name) != value)
             if not other:
                 found = job
             elif self._config.abandon:
                 with acquire(self._store, job.job):
                     finish_job(self._store, job.job, None, "abandoned")
             else:
-                was = ", ".join(f"{name} {job.config.get(name)!r}" for name in other)
+                was = ", ".join(f"{name} {stood.get(name)!r}" for name in other)
                 raise UsageError(
                     f"the unfinished job {job.job} of the same sources was begun with {was}; "
                     "go on with those settings, or abandon it (--abandon)"
@@ -150,4 +150,5 @@ class Planning:
                 share = work.bytes // (workers * SHARDS_PER_WORKER)
                 size = max(MIN_SHARD_BYTES, min(SHARD_BYTES, share))
         jobs = list_jobs(self._store)
-        return create_job(self._store, self._config.frozen(size), [digest], after=jobs[-1] if jobs else None)
+        codecs = [digest] if digest else []
+        return create_job(self._store, self._config.frozen(size), codecs, after=jobs[-1] if jobs else None)

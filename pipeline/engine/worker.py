@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from lichen.models.errors import (
     DamagedPicture,
     JobInterrupted,
     NotAPicture,
+    PictureTimeout,
     SourceUnreadable,
     UsageError,
 )
@@ -34,11 +36,20 @@ from lichen.pipeline.archive.layout import MARKER
 from lichen.pipeline.archive.shard import Location, ShardWriter, crc32c
 from lichen.pipeline.archive.store import LocalStore, open_store
 from lichen.pipeline.closing import Closing
-from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
+from lichen.pipeline.engine.compress import (
+    LOSSLESS,
+    NOT_LOOKED_AT,
+    Compressed,
+    Compressor,
+    Kept,
+    Stopwatch,
+    check_written,
+)
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Item
 from lichen.pipeline.engine.patience import Patience
-from lichen.pipeline.lanes import Lanes, group_pixels
+from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
+from lichen.pipeline.packing import Packed, pack
 from lichen.pipeline.quality import measure
 
 Observer = Callable[[str, Counts], None]
@@ -50,23 +61,25 @@ GROUP_PICTURES = 128
 class Worker(Closing):
     """A loaded codec and an open archive. ``run`` may be called from two threads at once.
 
-    As a context manager it gives torch its threads back.
+    As a context manager it gives torch its threads back. A job without loss needs no codec, and loads none.
     """
 
     def __init__(self, config: WorkerConfig) -> None:
-        from lichen.models.zoo import load_codec
-
         self.config = config
         self.store = open_store(config.archive, config.archive_options)
-        self.codec: Codec = load_codec(config.codec, device=config.device, precision=config.precision)
-        self.lanes = Lanes([self.codec], count=config.lanes, cpus=config.cpus)
+        self.codec: Codec | None = None if config.lossless else _load(config)
+        self.lanes = Lanes([] if self.codec is None else [self.codec], count=config.lanes, cpus=config.cpus)
         self.patience = Patience(config.picture_timeout)
-        self._compressor = Compressor(
-            self.codec,
-            target=config.target,
-            shares=config.shares,
-            effort=config.effort,
-        )
+        self._compressor: Compressor | None = None
+        self._files = CodecFiles(digest="", files={})
+        if self.codec is not None:
+            self._compressor = Compressor(
+                self.codec,
+                target=config.target,
+                shares=config.shares,
+                effort=config.effort,
+            )
+            self._files = CodecFiles(digest=self.codec.digest, files=self.codec.decoder_files())
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self.lanes.begin()
@@ -80,6 +93,8 @@ class Worker(Closing):
 
     def _warm_up(self) -> None:
         """Load or compile every kernel now, not while all lanes wait for it."""
+        if self.codec is None:
+            return
         picture = np.full((192, 192, 3), 128, np.uint8)
         encoded = self.codec.encode([picture], self.config.target.start, effort=self.config.effort)
         decoded = self.codec.decode([encoded[0].bitstream])
@@ -87,7 +102,7 @@ class Worker(Closing):
 
     def codec_files(self) -> CodecFiles:
         """The decoder as it goes into the archive."""
-        return CodecFiles(digest=self.codec.digest, files=self.codec.decoder_files())
+        return self._files
 
     def run(self, task: ShardTask, digest: str, observe: Observer) -> ShardResult:
         """Make one attempt at a shard, and commit it where workers commit (``conditional``).
@@ -95,9 +110,9 @@ class Worker(Closing):
         ``digest`` is the codec of the job. Raises ``UsageError`` if this worker's is another, ``StoreError`` and
         ``VerificationFailed`` if the archive cannot be written, ``JobInterrupted`` after ``close``.
         """
-        if digest != self.codec.digest:
+        if digest != self._files.digest:
             raise UsageError(
-                f"codec {self.config.codec!r} is {self.codec.digest[:12]} here, but the job uses {digest[:12]}; "
+                f"codec {self.config.codec!r} is {self._files.digest[:12]} here, but the job uses {digest[:12]}; "
                 "install the same version of lichen everywhere"
             )
         if isinstance(self.store, LocalStore) and not self.store.exists(MARKER):
@@ -109,7 +124,7 @@ class Worker(Closing):
             with self._turn:
                 counts = _Attempt(self, writer, task, observe).fill()
             commit = writer.publish(
-                {self.codec.digest: tuple(sorted(self.codec.decoder_files()))},
+                {self._files.digest: tuple(sorted(self._files.files))} if self._files.files else {},
                 {
                     "compressed_bytes": counts.compressed_bytes,
                     "compressed_pixels": counts.compressed_pixels,
@@ -131,9 +146,20 @@ class Worker(Closing):
     def stopped(self) -> bool:
         return self._stop.is_set()
 
-    @property
-    def compressor(self) -> Compressor:
-        return self._compressor
+    def compress(self, items: Sequence[Item], watch: Stopwatch) -> Sequence[Compressed | Kept]:
+        """One outcome for each opened picture."""
+        if self._compressor is None:
+            return [Kept(reason=LOSSLESS)] * len(items)
+        return self._compressor.compress(items, watch)
+
+    def pack(self, item: Item, kept: Kept) -> Packed | None:
+        """An original in fewer bytes; None where it stays as it is, and for what must not be looked at again."""
+        if self.config.store_plain or kept.reason == NOT_LOOKED_AT or isinstance(item.failure, PictureTimeout):
+            return None
+        try:  # large pictures are in a turn alone here, if they were opened
+            return self.patience.call(partial(pack, item.data, max_pixels=max(item.pixels, LARGE_PIXELS)))
+        except TimeoutError:
+            return None
 
     def feed(self, task: ShardTask) -> Feed:
         """The pictures of a shard, opened ahead of the lanes."""
@@ -142,7 +168,7 @@ class Worker(Closing):
             options=self.config.source_options,
             openers=self.lanes.cpus,
             group_pictures=GROUP_PICTURES,
-            group_pixels=group_pixels(self.codec),
+            group_pixels=GROUP_PIXELS if self.codec is None else group_pixels(self.codec),
             patience=self.patience,
             max_bytes=self.config.max_source_bytes,
             store_only=task.store_only,
@@ -189,17 +215,17 @@ class _Attempt:
 
     def _work(self, group: list[Item], watch: Stopwatch) -> Counts:
         opened = [item for item in group if item.picture is not None]
-        outcomes = self._worker.compressor.compress(opened, watch) if opened else []
+        outcomes = self._worker.compress(opened, watch) if opened else []
         counts = Counts()
-        with watch.stage("write"):
-            for item, outcome in zip(opened, outcomes, strict=True):
-                if isinstance(outcome, Compressed):
+        for item, outcome in zip(opened, outcomes, strict=True):
+            if isinstance(outcome, Compressed):
+                with watch.stage("write"):
                     counts += self._add_compressed(item, outcome)
-                else:
-                    counts += self._add_stored(item, outcome)
-            for item in group:
-                if item.picture is None:
-                    counts += self._add_unopened(item)
+            else:
+                counts += self._add_original(item, outcome, watch)
+        for item in group:
+            if item.picture is None:
+                counts += self._add_unopened(item, watch)
         return counts
 
     # --- rows ---
@@ -213,7 +239,7 @@ class _Attempt:
         return location
 
     def _add_compressed(self, item: Item, outcome: Compressed) -> Counts:
-        assert item.picture is not None
+        assert item.picture is not None and self._worker.codec is not None
         location = self._append(item.source.key, outcome.payload, outcome.side)
         size = len(outcome.payload) + len(outcome.side)
         self._writer.add(
@@ -243,32 +269,50 @@ class _Attempt:
             retries=outcome.retries,
         )
 
-    def _add_stored(self, item: Item, kept: Kept) -> Counts:
-        location = self._append(item.source.key, item.data)
-        self._writer.add(
-            IndexRow(
-                status="stored",
-                reason=kept.reason,
-                **_picture_columns(item),
-                **_source_columns(item),
-                **location.columns(),
+    def _add_original(self, item: Item, kept: Kept, watch: Stopwatch) -> Counts:
+        """The file itself, packed if that saves bytes."""
+        with watch.stage("pack"):
+            packed = self._worker.pack(item, kept)
+        payload = item.data if packed is None else packed.payload
+        with watch.stage("write"):
+            location = self._append(item.source.key, payload)
+            self._writer.add(
+                IndexRow(
+                    status="stored" if packed is None else "packed",
+                    packing=None if packed is None else packed.packing,
+                    reason=kept.reason,
+                    **_picture_columns(item),
+                    **_source_columns(item),
+                    **location.columns(),
+                )
             )
+        return Counts(
+            packed=int(packed is not None),
+            stored=int(packed is None),
+            source_bytes=len(item.data),
+            payload_bytes=len(payload),
+            pixels=item.pixels,
+            retries=kept.retries,
         )
-        size = len(item.data)
-        return Counts(stored=1, source_bytes=size, payload_bytes=size, pixels=item.pixels, retries=kept.retries)
 
-    def _add_unopened(self, item: Item) -> Counts:
+    def _add_unopened(self, item: Item, watch: Stopwatch) -> Counts:
         source, failure = item.source, item.failure
         known: dict[str, Any] = {"size": source.size, "mtime": source.mtime, "etag": source.etag}
         if failure is None:
-            return self._add_stored(item, Kept(reason=NOT_LOOKED_AT))
+            return self._add_original(item, Kept(reason=NOT_LOOKED_AT), watch)
         if isinstance(failure, SourceUnreadable | UsageError):
             self._writer.quarantine(source.key, source.uri, failure, **known)
             return Counts(quarantined=1)
         if isinstance(failure, NotAPicture) and not self._worker.config.store_others:
             self._writer.skip(source.key, source.uri, str(failure), **known)
             return Counts(skipped=1)
-        return self._add_stored(item, Kept(reason=str(failure)))
+        return self._add_original(item, Kept(reason=str(failure)), watch)
+
+
+def _load(config: WorkerConfig) -> Codec:
+    from lichen.models.zoo import load_codec
+
+    return load_codec(config.codec, device=config.device, precision=config.precision)
 
 
 def _source_columns(item: Item) -> dict[str, Any]:

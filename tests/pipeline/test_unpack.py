@@ -245,7 +245,15 @@ def test_nor_is_one_of_a_classical_codec(name: str) -> None:
     [encoded] = load_codec(name).encode([photograph()[:90, :90]], 90)
     half = encoded.bitstream[: len(encoded.bitstream) // 2]
     place = Placement(
-        key="a", status="compressed", shard="x", offset=0, length=len(half), crc32c=0, width=90, height=90
+        key="a",
+        status="compressed",
+        shard="x",
+        offset=0,
+        length=len(half),
+        crc32c=0,
+        width=90,
+        height=90,
+        source_bytes=1,
     )
     assert other_size(place, half) is None
     assert "90x90" in str(other_size(replace(place, width=1, height=1), half))

@@ -195,6 +195,7 @@ def test_a_shard_writes_what_it_was_given(store: Store, new_job: Callable[..., s
     assert commit.totals == {
         "pictures": 2,
         "compressed": 0,
+        "packed": 0,
         "stored": 2,
         "source_bytes": 8,
         "payload_bytes": 11,
