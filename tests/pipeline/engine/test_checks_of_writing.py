@@ -95,7 +95,7 @@ def test_side_data_that_lose_something(
 
     monkeypatch.setattr(compress, "pack_side", careless)
     job = config(folder)
-    assert run_job(job).counts.stored == 1
+    assert run_job(job).counts.packed == 1
     archive = Archive.open(job.archive)
     what = "another alpha plane" if "alpha" in lost or lost == "all" else "other metadata"
     assert archive.row("a.png").reason == f"verification failed: {what} was unpacked than packed"

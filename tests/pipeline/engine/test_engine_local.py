@@ -78,7 +78,7 @@ def test_messy_files_are_compressed_stored_or_skipped(config: Make) -> None:
             assert np.array_equal(np.asarray(image.getchannel("A")), picture.alpha), row.key
         assert row.length + (row.side_length or 0) < row.source_bytes
     for row in rows.values():
-        if row.status == "stored":
+        if row.is_original:
             assert row.reason
             assert archive.original(row.key) == (DATA / "messy" / row.key).read_bytes()
 
@@ -147,7 +147,7 @@ def test_wishes_beyond_what_qualities_give(config: Make, pictures: Pictures, wis
     job = config(pictures(2), psnr_floor=0, block_psnr_floor=0, **wish)
     assert run_job(job).counts.sources == 2
     for row in Archive.open(job.archive).rows():
-        assert row.status == "stored" or (row.psnr or 0) >= wish.get("min_psnr", 0)
+        assert row.is_original or (row.psnr or 0) >= wish.get("min_psnr", 0)
 
 
 def test_bits_per_pixel(config: Make, pictures: Pictures) -> None:
@@ -169,14 +169,14 @@ def test_effort_saves_bytes(config: Make, pictures: Pictures, tmp_path: Path) ->
         config(source, effort=10)
 
 
-def test_what_does_not_shrink_is_stored(config: Make, pictures: Pictures, tmp_path: Path) -> None:
+def test_what_does_not_shrink_is_kept(config: Make, pictures: Pictures, tmp_path: Path) -> None:
     source = pictures(2)
     Image.open(source / "000.png").save(source / "000.jpg", quality=15)
     job = config(source, quality=95, shard_pictures=10)
     summary = run_job(job)
     row = Archive.open(job.archive).row("000.jpg")
-    assert (row.status, row.reason, row.width, row.mode) == ("stored", LARGER, 96, "RGB")
-    assert (summary.counts.compressed, summary.counts.stored) == (2, 1)
+    assert (row.status, row.reason, row.width, row.mode) == ("packed", LARGER, 96, "RGB")
+    assert (summary.counts.compressed, summary.counts.packed, summary.counts.stored) == (2, 1, 0)
     assert summary.counts.payload_bytes < summary.counts.source_bytes
 
 
