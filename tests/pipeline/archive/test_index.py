@@ -209,6 +209,7 @@ SIZES = {"20260101T000000-aaaaaa.00000-0123456789ab.bin": 100}
 def test_a_good_row_passes() -> None:
     check_table(_table(), "test", SIZES)
     check_table(_table(side_offset=None, side_length=None, side_crc32c=None), "test", SIZES)
+    check_table(_table(status="packed", packing="zstd", codec=None, width=None, height=None), "test", SIZES)
     check_table(_table(status="stored", codec=None, width=None, height=None, offset=100, length=0), "test", SIZES)
 
 
@@ -232,6 +233,9 @@ def test_a_good_row_passes() -> None:
         {"source_bytes": -1},
         {"source_bytes": 2**50},
         {"status": "evil"},
+        {"status": "packed"},
+        {"status": "packed", "packing": "evil"},
+        {"packing": "zstd"},
         {"status": None},
         {"key": None},
         {"key": ""},
