@@ -31,7 +31,7 @@ PIXELS_A_BYTE = 512
 """No JPEG has more: a block of 8x8 takes at least a bit."""
 
 _EFFORT = 7
-"""libjxl's own default. 3 and 5 give the same bytes here; 9 takes fifteen times as long for half a per cent."""
+"""libjxl's own default. 3 and 5 give the same bytes here; 9 takes over fifteen times as long for 0.3 per cent."""
 _LEVEL, _QUICK_LEVEL, _QUICK_BYTES = 19, 9, 1 << 25
 """Of zstd; the quick one, over 20 times as fast, for files so large that the other would take many seconds."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

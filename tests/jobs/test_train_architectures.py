@@ -54,7 +54,7 @@ def test_from_training_to_pictures(name: str, data_folder: Path, cache: Path, tm
         psnr_floor=0.0,
         block_psnr_floor=0.0,
     )
-    assert done.counts.compressed + done.counts.stored == done.counts.sources == 2
+    assert done.counts.compressed + done.counts.packed + done.counts.stored == done.counts.sources == 2
     assert verify(archive).failed == 0
     opened = open_archive(archive)
     assert all(opened[row.key].size == (row.width, row.height) for row in opened.rows())
