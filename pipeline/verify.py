@@ -183,7 +183,7 @@ class _Verification:
     # --- files ---
 
     def check_files(self) -> None:
-        """Sizes of everything that the snapshot names, digests of all indexes, and whether it is the newest there was."""
+        """Sizes of all that the snapshot names, digests of all indexes, and whether it is the newest there was."""
         snapshot = self.archive.snapshot
         # An older snapshot, asked for while the newest is there, is complete without the jobs that came later.
         if (0 if snapshot is None else snapshot.number) == max(snapshot_numbers(self.archive.store), default=0):
