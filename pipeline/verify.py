@@ -19,11 +19,13 @@ from typing import Any, Literal
 from lichen.models.codec import symbol_digest
 from lichen.models.errors import ArchiveError, LichenError
 from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.commit import ShardCommit, list_commits
 from lichen.pipeline.archive.index import IndexRow, to_rows
 from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.losses import check_jobs
+from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.snapshot import snapshot_numbers
+from lichen.pipeline.archive.snapshot import Snapshot, snapshot_numbers
 from lichen.pipeline.images import read_picture, to_pil
 from lichen.pipeline.originals import Kept, Originals
 from lichen.pipeline.quality import measure
@@ -184,7 +186,7 @@ class _Verification:
     # --- files ---
 
     def check_files(self) -> None:
-        """Sizes of everything that the snapshot names; digests of its index; and whether it is the newest there was."""
+        """Sizes of all that the snapshot names, digests of all indexes, and whether it is the newest there was."""
         snapshot = self.archive.snapshot
         # An older snapshot, asked for while the newest is there, is complete without the jobs that came later.
         if (0 if snapshot is None else snapshot.number) == max(snapshot_numbers(self.archive.store), default=0):
@@ -195,21 +197,39 @@ class _Verification:
         if snapshot is None:
             return
         for payload in snapshot.payloads:
-            path = layout.shard_path(payload.record.file)
-            self._check_size(path, payload.record.size)
-            self._check_size(path.removesuffix(".bin") + ".parquet", payload.index_size)
+            self._check_size(layout.shard_path(payload.record.file), payload.record.size)
+        self._check_parts(snapshot)
         for digest, files in snapshot.codecs.items():
             for extension, size in files.items():
                 self._check_size(layout.codec_path(digest, extension), size)
         for part in snapshot.index:
             path = layout.snapshot_file_path(part.record.file)
-            if not self._check_size(path, part.record.size):
-                continue
+            self._check_whole(path, part.record.size, part.record.sha256, "the snapshot")
+
+    def _check_parts(self, snapshot: Snapshot) -> None:
+        """The index parts beside the payload files, from which a lost snapshot is made again."""
+        stated: dict[str, FileRecord] = {}
+        for job in snapshot.jobs:
             try:
-                if self._sha256(path, part.record.size) != part.record.sha256:
-                    self._fail(None, path, "index", "its SHA-256 is not the one that the snapshot states")
+                commits = list_commits(self.archive.store, job).values()
             except ArchiveError as error:
-                self._fail(None, path, "index", str(error))
+                self._fail(None, layout.COMMITS, "file", str(error))
+                continue
+            stated |= {one.payload.file: one.index for one in commits if isinstance(one, ShardCommit)}
+        for payload in snapshot.payloads:
+            path = layout.shard_path(payload.record.file).removesuffix(".bin") + ".parquet"
+            record = stated.get(payload.record.file)
+            self._check_whole(path, payload.index_size, None if record is None else record.sha256, "its commit")
+
+    def _check_whole(self, path: str, size: int, sha256: str | None, by: str) -> None:
+        """A file's size, and its digest where somebody states it."""
+        if not self._check_size(path, size) or sha256 is None:
+            return
+        try:
+            if self._sha256(path, size) != sha256:
+                self._fail(None, path, "index", f"its SHA-256 is not the one that {by} states")
+        except ArchiveError as error:
+            self._fail(None, path, "index", str(error))
 
     def _check_size(self, path: str, size: int) -> bool:
         self._add("files")

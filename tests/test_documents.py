@@ -24,3 +24,52 @@ def test_every_case_names_tests_that_exist() -> None:
         told = set(re.findall(r"\btest_\w+\b(?!\.py)", cited))
         assert told <= names, row
         assert told or "test_front_door.py" in row, row
+
+
+ROOT = TESTS.parent
+PLACES = re.compile(r"`((?:models|pipeline|jobs|tests|docs)/[\w./-]*[\w/])`")
+MODULES = re.compile(r"``lichen((?:\.[a-z_0-9]+)+)(?:\.\w+)*(?:\(\))?``")
+LINKS = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
+
+
+IN_ARCHIVES = {"jobs/lease/"}
+"""What looks like one of ours and is a folder of an archive."""
+
+
+def documents() -> list[Path]:
+    """Every page that is read by people."""
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").rglob("*.md")]
+
+
+def test_files_that_pages_name_exist() -> None:
+    missing = {
+        f"{page.relative_to(ROOT)}: {name}" for page in documents() for name in PLACES.findall(page.read_text())
+        if not (ROOT / name).exists() and name not in IN_ARCHIVES
+    }  # fmt: skip
+    assert not missing
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    missing = {
+        f"{page.relative_to(ROOT)}: {link}" for page in documents() for link in LINKS.findall(page.read_text())
+        if not (page.parent / link).exists()
+    }  # fmt: skip
+    assert not missing
+
+
+def test_modules_and_files_that_docstrings_name_exist() -> None:
+    missing = set()
+    for package in ("models", "pipeline", "jobs"):
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text()
+            for dotted in MODULES.findall(text):
+                parts = dotted.strip(".").split(".")
+                # The last one may be a name in the module before.
+                ends = [ROOT.joinpath(*parts), ROOT.joinpath(*parts[:-1])]
+                if not any(end.is_dir() or end.with_suffix(".py").exists() for end in ends):
+                    missing.add(f"{path.relative_to(ROOT)}: lichen.{'.'.join(parts)}")
+            missing |= {
+                f"{path.relative_to(ROOT)}: {name}" for name in re.findall(r"``?((?:docs|tests)/[\w./-]+\w)", text)
+                if not (ROOT / name).exists()
+            }  # fmt: skip
+    assert not missing

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from lichen.jobs.bench import trainings
 from lichen.models import defaults
 from lichen.models.errors import VerificationFailed
 
@@ -22,11 +23,11 @@ def register(app: typer.Typer) -> None:
     group.command()(pipeline)
     group.command()(rate)
     group.command()(effort)
-    group.command()(ablation)
-    group.command()(finishing)
-    group.command()(systems)
+    for command in trainings.COMMANDS:
+        group.command()(command)
     group.command()(portability)
     group.command()(snapping)
+    group.command()(seen)
     app.add_typer(group, name="bench")
 
 
@@ -197,94 +198,6 @@ def effort(
     console.stdout().print(rows)
 
 
-def ablation(
-    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
-    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 300,
-    batch: Annotated[int, typer.Option(min=1, help="Crops of 128 pixels in a step.")] = 8,
-    variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these; may be repeated.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """Short trainings of equal budget, with one choice of the codec or of its training changed in each."""
-    from lichen.jobs import console
-    from lichen.jobs.bench.ablation import run
-    from lichen.jobs.live import Live
-
-    with Live("Training") as live:
-        result = run(list(sources), steps=steps, batch=batch, names=variants, cache=cache, report=live.update)
-    if as_json:
-        console.write_json(result)
-        return
-    title = f"{result.steps} steps of {result.batch} crops"
-    rows = console.table(title, ("", "validation loss", "s/step", "g_a + g_s MP/s", "parameters", ""))
-    for case in result.cases:
-        numbers = (f"{case.loss:.3f}", f"{case.seconds_per_step:.2f}", f"{case.speed:.2f}", f"{case.parameters:,}")
-        rows.add_row(case.name, *numbers, case.note)
-    console.stdout().print(rows)
-
-
-def finishing(
-    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
-    codec: Annotated[str, typer.Option(help="Whose weights all begin with.")] = defaults.CODEC,
-    teacher: Annotated[str | None, typer.Option(help="A stronger codec, to distil.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of each run, with 294,912 pixels a step.")] = 200,
-    variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these; may be repeated.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """Short trainings from a codec's weights, with one choice of the last part of a run changed in each."""
-    from lichen.jobs import console
-    from lichen.jobs.bench.finishing import run
-    from lichen.jobs.live import Live
-
-    with Live("Training") as live:
-        result = run(
-            list(sources), codec=codec, teacher=teacher, steps=steps, names=variants, cache=cache, report=live.update
-        )
-    if as_json:
-        console.write_json(result)
-        return
-    title = f"{result.steps} steps from {result.codec}, validation loss {result.before:.3f}"
-    columns = ("", "validation loss", "without averaging", "BD-rate", "s/step", "")
-    rows = console.table(title, columns)
-    for case in result.cases:
-        losses = (f"{case.loss:.3f}", f"{case.last_loss:.3f}")
-        numbers = (*losses, f"{case.bd_rate:+.2f} %", f"{case.seconds_per_step:.2f}")
-        rows.add_row(case.name, *numbers, case.note)
-    console.stdout().print(rows)
-
-
-def systems(
-    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A folder for the runs; they go on from where they were.")],
-    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 1500,
-    batch: Annotated[int, typer.Option(min=1, help="Crops of 128 pixels in a step.")] = 16,
-    only: Annotated[list[str] | None, typer.Option("--system", help="Only these; may be repeated.")] = None,
-    ablations: Annotated[bool, typer.Option(help="Also with single parts changed.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
-    device: Annotated[str, typer.Option()] = "auto",
-    precision: Annotated[str, typer.Option()] = "auto",
-) -> None:
-    """Train the published systems under one budget, for `lichen evaluate --compare`."""
-    from lichen.jobs.bench.systems import ABLATIONS, SYSTEMS, run
-    from lichen.jobs.live import Live
-
-    names = tuple(only or (SYSTEMS + (ABLATIONS if ablations else ())))
-    with Live("Training") as live:
-        codecs = run(
-            list(sources),
-            out,
-            steps=steps,
-            batch=batch,
-            names=names,
-            device=device,
-            precision=precision,
-            cache=cache,
-            report=live.update,
-        )
-    typer.echo("lichen evaluate PICTURES --compare " + ",".join(map(str, codecs)))
-
-
 def portability(
     pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
     codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
@@ -349,6 +262,43 @@ def snapping(
         name = cost.name if cost.trained else f"{cost.name} (untrained)"
         speeds = (f"{cost.encode:.4f}", f"{cost.encode_cost:+.0%}", f"{cost.decode:.4f}", f"{cost.decode_cost:+.0%}")
         rows.add_row(name, *speeds, f"{cost.listed:.3%}")
+    console.stdout().print(rows)
+
+
+def seen(
+    pictures: Annotated[Path, typer.Argument(help="A folder of pictures.")],
+    out: Annotated[Path, typer.Option(help="The PNG to draw.")],
+    codec: Annotated[str, typer.Option(help="The codec to look at.")] = defaults.CODEC,
+    against: Annotated[str, typer.Option(help="Codecs beside it, separated by commas.")] = "avif,jpeg",
+    quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="Of that codec.")] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores of all pictures as JSON.")] = False,
+) -> None:
+    """Draw pictures side by side at equal bytes: where the codec does worst, in the middle, and best."""
+    from lichen.jobs import console
+    from lichen.jobs.bench.seen import chosen, draw, run
+    from lichen.jobs.evaluate import load_pictures
+    from lichen.models.zoo import load_codec
+
+    found = load_pictures(pictures)
+    rivals = [load_codec(name.strip()) for name in against.split(",")]
+    with console.progress("Comparing", len(found)) as advance:
+        sights = run(load_codec(codec), rivals, found, quality=quality, progress=advance)
+    draw(chosen(sights), out)
+    if as_json:
+        console.write_json(
+            [
+                {
+                    "name": sight.name,
+                    "lead": sight.lead,
+                    "ssimulacra2": {one.codec: one.ssimulacra2 for one in sight.seen},
+                }
+                for sight in sights
+            ]
+        )
+        return
+    rows = console.table("SSIMULACRA 2 at equal bytes", ("", *(one.codec for one in sights[0].seen), "lead"))
+    for sight in sights:
+        rows.add_row(sight.name, *(f"{one.ssimulacra2:.1f}" for one in sight.seen), f"{sight.lead:+.1f}")
     console.stdout().print(rows)
 
 

@@ -82,7 +82,8 @@ class Trainer:
         self.held = middles(cache, validation, self.network.grid)
         if config.crop % self.network.grid or config.large_crop % self.network.grid:
             raise UsageError(f"the sides of crops are multiples of {self.network.grid} for this architecture")
-        if config.mix.perceptual and min(config.crop, config.large_crop) < SMALLEST_SIDE:
+        self.mix = config.mix
+        if self.mix.perceptual and min(config.crop, config.large_crop) < SMALLEST_SIDE:
             raise UsageError(f"a perceptual objective needs crops of at least {SMALLEST_SIDE} pixels a side")
         factors: dict[str, Tensor] = {}
         if isinstance(self.network, CodecNetwork):
@@ -175,7 +176,7 @@ class Trainer:
         mse = (decoded - target).square().mean(dim=(1, 2, 3))
         bpp = (y_bits + z_bits) / (x.shape[2] * x.shape[3])
         weight = self.network.lagrangian(quality)
-        return (weight * self.config.mix.distortion(decoded, target) + bpp) / weight.sqrt(), mse, bpp
+        return (weight * self.mix.distortion(decoded, target) + bpp) / weight.sqrt(), mse, bpp
 
     def train_step(self) -> Progress:
         """One optimisation step. Steps whose gradient is not finite are skipped and counted."""

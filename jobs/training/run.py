@@ -165,7 +165,7 @@ def _export(
         fitted = fit_context(network, pictures, trainer.config.validation, crops=crops, seed=trainer.config.seed)
         context = fitted.context
         card = {**card, "hyper_context": {"crops": crops, "saved": round(fitted.saved, 4)}}
-    files = export(network, name, card, context, trainer.config.mix)
+    files = export(network, name, card, context, trainer.mix)
     codec = load_full(files, place("cpu", "float32"))
     picture = np.ascontiguousarray(pictures.picture(0)[:PROOF_SIDE, :PROOF_SIDE])
     encoded = codec.encode([picture], 50.0)[0]

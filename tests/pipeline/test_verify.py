@@ -135,6 +135,17 @@ def test_an_index_that_reads_well_and_is_not_what_was_written(archive: Path) -> 
     assert [(failure.check, "SHA-256" in failure.message) for failure in result.failures] == [("index", True)]
 
 
+def test_an_index_part_that_is_not_what_was_committed(archive: Path) -> None:
+    """Nothing reads it while there is a snapshot; without one it is all that is left."""
+    part = sorted((archive / "shards").glob("*.parquet"))[0]
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    result = verify_archive(Archive.open(str(archive)))
+    assert [(failure.file, failure.check) for failure in result.failures] == [(f"shards/{part.name}", "index")]
+    assert result.exit_code == 4
+
+
 def test_an_index_of_another_length_is_not_read(archive: Path) -> None:
     """Even where Parquet would not mind: there is nothing else by which a reader tells another file."""
     path = next(archive.glob("snapshots/*.parquet"))

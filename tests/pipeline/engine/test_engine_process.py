@@ -181,7 +181,8 @@ def test_what_is_refused_leaves_nothing_behind(config: Make, pictures: Pictures,
     empty.mkdir()
     broken.write_text(json.dumps({"decoder": {}}))
     broken.with_suffix(".safetensors").write_bytes(b"")
-    twice = (str(source / "000.png"), str(source / "000.png"))
+    other = pictures(1, name="other")
+    twice = (str(source / "000.png"), str(other / "000.png"))
     for number, changes in enumerate(
         [
             {"source": str(tmp_path / "nothing")},
