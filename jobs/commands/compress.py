@@ -198,7 +198,7 @@ def _show(live: Live, progress: Progress) -> None:
 
 
 def _tell(summary: JobSummary, archive: str) -> None:
-    from lichen.jobs.display import bytes_text, duration, many, number, outcomes, percent, shown
+    from lichen.jobs.display import bytes_text, duration, many, outcomes, percent, shown
     from lichen.pipeline.sources.secrets import redact_uri
 
     counts = summary.counts
@@ -208,8 +208,8 @@ def _tell(summary: JobSummary, archive: str) -> None:
         done = outcomes(counts.compressed, counts.packed, counts.stored)
         typer.echo(f"{done}: snapshot {summary.snapshot} of {shown(redact_uri(archive))}")
         sizes = f"{bytes_text(counts.source_bytes)} became {bytes_text(counts.payload_bytes)}"
-        bpp = number(counts.bpp, "{:.3f}")
-        typer.echo(f"{sizes} ({percent(counts.savings)} saved before index and weights), {bpp} bpp")
+        bpp = "" if counts.bpp is None else f", {counts.bpp:.3f} bpp"
+        typer.echo(f"{sizes} ({percent(counts.savings)} saved before index and weights){bpp}")
         rate = f"{summary.megapixels_per_second:.2f} MP/s"
         start = duration(summary.startup_seconds)
         typer.echo(f"{duration(summary.seconds)} at {rate} with verification, after {start} of start-up")
