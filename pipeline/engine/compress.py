@@ -26,6 +26,7 @@ LARGER = "larger than the source"
 BELOW_FLOOR = "below the quality floor at every quality"
 NOT_LOOKED_AT = "its worker dies of it"
 LOSSLESS = "to be kept without loss"
+SMALLER = "smaller without loss than compressed"
 
 # What torch, NumPy and numba raise where memory, a device or a kernel fails on one picture.
 _FAILURES = (LichenError, RuntimeError, MemoryError, ValueError, ArithmeticError, IndexError, TypeError)

@@ -45,7 +45,7 @@ def test_a_disk_that_gives_back_other_bytes(
         return bytes(data)
 
     monkeypatch.setattr(ShardWriter, "read", read)
-    job = config(tmp_path / "pictures", attempts=2)
+    job = config(tmp_path / "pictures", attempts=2, store_plain=True)
     with pytest.raises(TooManyFailures, match=r"the spool file returned other bytes for 'a\.png'") as found:
         run_job(job)
     assert isinstance(found.value.__cause__, VerificationFailed) and next(reads) == 2

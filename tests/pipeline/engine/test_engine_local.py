@@ -312,7 +312,7 @@ def test_commits_that_went_elsewhere_are_no_commits(
 
 @pytest.mark.parametrize("name", ["ms_ssim", "ssimulacra2"])
 def test_costly_measures_are_sampled(config: Make, name: str) -> None:
-    some = config(DATA / "samples", **{name: 0.5})
+    some = config(DATA / "samples", store_plain=True, **{name: 0.5})
     run_job(some)
     rows = list(Archive.open(some.archive).rows())
     assert 0 < sum(getattr(row, name) is not None for row in rows) < len(rows)

@@ -30,7 +30,7 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import crc32c
 from lichen.pipeline.archive.snapshot import read_snapshot
 from lichen.pipeline.archive.store import open_store
-from lichen.pipeline.engine.compress import LARGER, LOSSLESS
+from lichen.pipeline.engine.compress import LARGER, LOSSLESS, SMALLER
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
 from lichen.pipeline.packing import Packed, pack
@@ -207,6 +207,22 @@ def test_what_the_codec_leaves_is_packed_unless_told_otherwise(config: Make, pic
     assert plain_row.reason == row.reason or LARGER in (plain_row.reason or "", row.reason or "")
     told = run_job(config(source, plain.archive, quality=100.0, psnr_floor=90.0)).not_applied
     assert told == {"store_plain": (True, False)}
+
+
+def test_what_is_no_smaller_with_loss_is_kept_without(config: Make, tmp_path: Path) -> None:
+    """A JPEG that becomes hardly smaller, in WebP of a quality that its floor demands."""
+    source = tmp_path / "photos"
+    source.mkdir()
+    shutil.copy(PHOTO, source)
+    size = PHOTO.stat().st_size
+    plain = config(source, f"{tmp_path}/plain", quality=93.0, store_plain=True)
+    run_job(plain)
+    lossy = Archive.open(plain.archive).row(PHOTO.name)
+    job = config(source, quality=93.0)
+    run_job(job)
+    row = Archive.open(job.archive).row(PHOTO.name)
+    assert lossy.status == "compressed" and lossy.length > row.length > 0.7 * size
+    assert (row.status, row.packing, row.reason, row.psnr) == ("packed", "jxl-jpeg", SMALLER, None)
 
 
 @pytest.mark.parametrize("wish", [{"min_psnr": 40.0}, {"target_bpp": 1.0}, {"store_plain": True}])
