@@ -10,13 +10,15 @@ from time import perf_counter
 
 import numpy as np
 
-from lichen.models.codec import Codec, Decoded, Encoded, symbol_digest
+from lichen.models.codec import Codec, Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.defaults import EFFORT
 from lichen.models.errors import JobError, LichenError, VerificationFailed
 from lichen.pipeline.engine.config import STAGES, Shares
 from lichen.pipeline.engine.feed import Item
-from lichen.pipeline.images import Picture, pack_side, unpack_side
+from lichen.pipeline.engine.flatness import FlatMaps
+from lichen.pipeline.images import Picture, pack_side
 from lichen.pipeline.quality import Quality, measure
+from lichen.pipeline.side import apply_side
 from lichen.pipeline.target import Search, Target
 
 BROKEN_AFTER = 8
@@ -106,24 +108,30 @@ class Compressor:
             case.last = LARGER
             return
         encoded, decoded = trip
-        picture = _picture(case.item)
-        wrong = _difference(picture, case.side, encoded, decoded)
+        side, wrong = case.side, _difference(_picture(case.item), encoded, decoded)
+        if wrong is None:
+            side, pixels = case.maps.side(case.side, len(encoded.bitstream), decoded.pixels)
+            wrong = _other_side(_picture(case.item), side, decoded, pixels)
         if wrong is not None:
             case.reason = f"verification failed: {wrong}"
             return
-        measured = self._measured(case, decoded, last=not self._target.searched)
-        tried, size = search.quality, len(encoded.bitstream) + len(case.side)
+        tried, size = search.quality, len(encoded.bitstream) + len(side)
+        if size >= len(case.item.data):
+            search.refuse()
+            case.last = LARGER
+            return
+        measured = self._measured(case, pixels, last=not self._target.searched)
         search.accept(measured, 8 * size / case.item.pixels)
         case.last = BELOW_FLOOR
         if search.kept:
-            case.best = _Trial(quality=tried, encoded=encoded, decoded=decoded, measured=measured)
+            case.best = _Trial(quality=tried, encoded=encoded, side=side, pixels=pixels, measured=measured)
 
-    def _measured(self, case: _Case, decoded: Decoded, *, last: bool) -> Quality:
+    def _measured(self, case: _Case, pixels: Pixels, *, last: bool) -> Quality:
         """How good a trial is: by what the search needs, and in the last trial also by what is to be recorded."""
         picture, key, floors = _picture(case.item), case.item.source.key, self._target.floors
         return measure(
             picture.pixels,
-            decoded.pixels,
+            pixels,
             picture.mode,
             with_ms_ssim=floors.ms_ssim is not None or (last and _sampled(key, self._shares.ms_ssim)),
             with_ssimulacra2=floors.ssimulacra2 is not None or (last and _sampled(key, self._shares.ssimulacra2)),
@@ -139,14 +147,14 @@ class Compressor:
         measured = best.measured
         with watch.stage("measure"):
             if self._target.searched:
-                measured = self._measured(case, best.decoded, last=True)
+                measured = self._measured(case, best.pixels, last=True)
             return Compressed(
                 payload=best.encoded.bitstream,
-                side=case.side,
+                side=best.side,
                 quality=best.quality,
                 measured=measured,
                 symbols=best.encoded.symbols,
-                pixels=symbol_digest(best.decoded.pixels),
+                pixels=symbol_digest(best.pixels),
                 retries=retries,
             )
 
@@ -188,7 +196,9 @@ _Trip = tuple[Encoded, Decoded] | str | None
 class _Trial:
     quality: float
     encoded: Encoded
-    decoded: Decoded
+    side: bytes
+    pixels: Pixels
+    """As they will come out of the archive: with flat regions painted."""
     measured: Quality
 
 
@@ -198,6 +208,7 @@ class _Case:
     def __init__(self, item: Item, side: bytes, search: Search) -> None:
         self.item, self.side, self.search = item, side, search
         self.limit = len(item.data) - len(side)
+        self.maps = FlatMaps(_picture(item).pixels)
         self.best: _Trial | None = None
         self.reason: str | None = None
         self.last = BELOW_FLOOR
@@ -220,13 +231,20 @@ def _picture(item: Item) -> Picture:
     return item.picture
 
 
-def _difference(picture: Picture, side: bytes, encoded: Encoded, decoded: Decoded) -> str | None:
+def _difference(picture: Picture, encoded: Encoded, decoded: Decoded) -> str | None:
     """What is wrong with a decoded picture apart from its quality; None if nothing is."""
     if decoded.symbols != encoded.symbols:
         return "other symbols were decoded than encoded"
     if decoded.pixels.shape != picture.pixels.shape or decoded.pixels.dtype != np.uint8:
         return f"decoded to pixels of shape {decoded.pixels.shape}"
-    back = unpack_side(side)
+    return None
+
+
+def _other_side(picture: Picture, side: bytes, decoded: Decoded, painted: Pixels) -> str | None:
+    """What is wrong with packed side data; None if nothing is."""
+    pixels, back = apply_side(decoded.pixels, side)
+    if not np.array_equal(pixels, painted):
+        return "other flat regions were painted than packed"
     if picture.alpha is not None and (back.alpha is None or not np.array_equal(back.alpha, picture.alpha)):
         return "another alpha plane was unpacked than packed"
     if (back.exif, back.icc, back.xmp, back.blocks) != (picture.exif, picture.icc, picture.xmp, picture.blocks):

@@ -37,6 +37,7 @@ from lichen.pipeline.closing import Closing
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Item
+from lichen.pipeline.engine.flatness import FlatMaps
 from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.lanes import Lanes, group_pixels
 from lichen.pipeline.quality import measure
@@ -83,6 +84,7 @@ class Worker(Closing):
         picture = np.full((192, 192, 3), 128, np.uint8)
         encoded = self.codec.encode([picture], self.config.target.start, effort=self.config.effort)
         decoded = self.codec.decode([encoded[0].bitstream])
+        FlatMaps(picture).side(b"", 0, decoded[0].pixels)
         measure(picture, decoded[0].pixels)
 
     def codec_files(self) -> CodecFiles:
