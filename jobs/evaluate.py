@@ -199,8 +199,12 @@ def evaluate(
         },
         curve=curve,
         others=others,
-        comparisons=tuple(compare(curve, other, "psnr") for other in others)
-        + tuple(compare(curve, other, metric) for other in measured for metric in metrics if metric != "psnr"),
+        comparisons=tuple(
+            compare(curve, other, metric)
+            for metric in dict.fromkeys(("psnr", *metrics))
+            for other in others
+            if metric == "psnr" or other.front(metric)
+        ),
     )
 
 
@@ -230,7 +234,8 @@ def read_anchors(path: str | Path | None = None, *, dataset: str = "kodak") -> l
     """Anchor curves from a JSON file, by default the shipped one.
 
     The file maps data sets to curves: ``{"kodak": {"NAME": {"bpp": [...], "psnr": [...], "source":
-    "..."}}}``. Raises ``UsageError`` when it is not of that form or has no such data set.
+    "..."}}}``, with lists of the other measures beside those two where they are known.
+    Raises ``UsageError`` when it is not of that form or has no such data set.
     """
     resource = files("lichen.jobs") / "anchors.json" if path is None else Path(path)
     try:
@@ -242,12 +247,15 @@ def read_anchors(path: str | Path | None = None, *, dataset: str = "kodak") -> l
 
 
 def _anchor(name: str, entry: Mapping[str, Any]) -> Curve:
-    pairs = zip(entry["bpp"], entry["psnr"], strict=True)
+    names = [name for name in ("bpp", *MEASURES) if name in entry]
+    points = zip(*(entry[name] for name in names), strict=True)
     return Curve(
         name=name,
         source=str(entry.get("source", "anchor file")),
         measured=False,
-        points=tuple(RDPoint(bpp=float(rate), psnr=float(quality)) for rate, quality in pairs),
+        points=tuple(
+            RDPoint(**{name: float(value) for name, value in zip(names, point, strict=True)}) for point in points
+        ),
     )
 
 

@@ -7,8 +7,8 @@ from typing import Final
 CODEC: Final = "s2c-conv"
 STRONG_CODEC: Final = "s2c-conv-deep"
 """Twice as deep: fewer bytes for more time, in the encoder and in the decoder."""
-SEEN_CODEC: Final = "s2c-eye"
-"""The size of the default one, trained for what people see and not for squared error alone."""
+EXACT_CODEC: Final = "s2c-psnr"
+"""The size of the default one, trained for squared error alone and not for what people see."""
 EFFORT: Final = 3
 """The most that costs no search in the encoder."""
 QUALITY: Final = 90.0

@@ -36,7 +36,7 @@ FAMILY_GROUP = "lichen.families"
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
-_LEARNED = (defaults.CODEC, defaults.STRONG_CODEC, defaults.SEEN_CODEC)
+_LEARNED = (defaults.CODEC, defaults.STRONG_CODEC, defaults.EXACT_CODEC)
 _CLASSICAL = ("jpeg", "jpegli", "webp", "avif", "avif-psnr", "jxl")
 
 

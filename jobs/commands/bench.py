@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     group.command()(systems)
     group.command()(portability)
     group.command()(snapping)
+    group.command()(seen)
     app.add_typer(group, name="bench")
 
 
@@ -349,6 +350,43 @@ def snapping(
         name = cost.name if cost.trained else f"{cost.name} (untrained)"
         speeds = (f"{cost.encode:.4f}", f"{cost.encode_cost:+.0%}", f"{cost.decode:.4f}", f"{cost.decode_cost:+.0%}")
         rows.add_row(name, *speeds, f"{cost.listed:.3%}")
+    console.stdout().print(rows)
+
+
+def seen(
+    pictures: Annotated[Path, typer.Argument(help="A folder of pictures.")],
+    out: Annotated[Path, typer.Option(help="The PNG to draw.")],
+    codec: Annotated[str, typer.Option(help="The codec to look at.")] = defaults.CODEC,
+    against: Annotated[str, typer.Option(help="Codecs beside it, separated by commas.")] = "avif,jpeg",
+    quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="Of that codec.")] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores of all pictures as JSON.")] = False,
+) -> None:
+    """Draw pictures side by side at equal bytes: where the codec does worst, in the middle, and best."""
+    from lichen.jobs import console
+    from lichen.jobs.bench.seen import chosen, draw, run
+    from lichen.jobs.evaluate import load_pictures
+    from lichen.models.zoo import load_codec
+
+    found = load_pictures(pictures)
+    rivals = [load_codec(name.strip()) for name in against.split(",")]
+    with console.progress("Comparing", len(found)) as advance:
+        sights = run(load_codec(codec), rivals, found, quality=quality, progress=advance)
+    draw(chosen(sights), out)
+    if as_json:
+        console.write_json(
+            [
+                {
+                    "name": sight.name,
+                    "lead": sight.lead,
+                    "ssimulacra2": {one.codec: one.ssimulacra2 for one in sight.seen},
+                }
+                for sight in sights
+            ]
+        )
+        return
+    rows = console.table("SSIMULACRA 2 at equal bytes", ("", *(one.codec for one in sights[0].seen), "lead"))
+    for sight in sights:
+        rows.add_row(sight.name, *(f"{one.ssimulacra2:.1f}" for one in sight.seen), f"{sight.lead:+.1f}")
     console.stdout().print(rows)
 
 

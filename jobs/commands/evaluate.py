@@ -51,6 +51,10 @@ def evaluate(
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves into this PNG.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the result as JSON into this file.")] = None,
+    note: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="Also write the result into this codec's JSON, for `lichen models show`."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the transforms: auto, float32, bfloat16, float16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -94,6 +98,10 @@ def evaluate(
         plot_rd(result, plot)
     if save is not None:
         save.write_text(console.json_text(result), encoding="utf-8")
+    if note is not None:
+        from lichen.jobs.notes import write_note
+
+        write_note(note, result)
     if as_json:
         console.write_json(result)
     else:

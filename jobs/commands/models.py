@@ -70,14 +70,18 @@ def show(
 
 def _show_evaluation(evaluation: Mapping[str, Any]) -> None:
     from lichen.jobs import console
+    from lichen.jobs.measures import MEASURES
 
-    points = console.table(str(evaluation["data"]), ("quality", "bpp", "PSNR dB", "MS-SSIM"))
+    names = {metric: measure for metric, measure in MEASURES.items() if metric in evaluation["points"][0]}
+    points = console.table(str(evaluation["data"]), ("quality", "bpp", *(measure.name for measure in names.values())))
     for point in evaluation["points"]:
-        numbers = f"{point['bpp']:.3f}", f"{point['psnr']:.2f}", f"{point['ms_ssim']:.4f}"
-        points.add_row(f"{point['quality']:g}", *numbers)
-    rates = console.table("BD-rate by PSNR", ("against", ""))
-    for other, percent in sorted(evaluation["bd_rate_psnr_percent"].items(), key=lambda item: item[1]):
-        rates.add_row(other, f"{percent:+.1f} %")
+        numbers = (measure.pattern.format(point[metric]) for metric, measure in names.items())
+        points.add_row(f"{point['quality']:g}", f"{point['bpp']:.3f}", *numbers)
+    found = evaluation["bd_rate_percent"]
+    rates = console.table("BD-rate", ("against", *(MEASURES[metric].name.removesuffix(" dB") for metric in found)))
+    others = dict.fromkeys(other for by in found.values() for other in by)
+    for other in others:
+        rates.add_row(other, *(f"{by[other]:+.1f} %" if other in by else "" for by in found.values()))
     console.stdout().print(points, rates)
 
 

@@ -19,7 +19,7 @@ from lichen.jobs.evaluate import (
     rd_points,
     read_anchors,
 )
-from lichen.jobs.measures import available, butteraugli
+from lichen.jobs.measures import MEASURES, available, butteraugli
 from lichen.jobs.plots import plot_rd
 from lichen.models.classical import ClassicalCodec
 from lichen.models.codec import Decoded, Encoded, Pixels
@@ -192,6 +192,12 @@ def test_shipped_anchors_are_for_kodak_only() -> None:
     itself = compare(anchors[0], anchors[0], "psnr")
     assert itself.percent == pytest.approx(0) and itself.overlap == 1
     assert compare(anchors[0], anchors[0], "ms_ssim").reason
+    named = {curve.name: curve for curve in anchors}
+    for tune in ("iq", "psnr"):
+        assert all(named[f"AVIF {tune} (speed 6, 4:4:4)"].front(metric) for metric in MEASURES)
+    by_eye = compare(named["AVIF iq (speed 6, 4:4:4)"], named["AVIF psnr (speed 6, 4:4:4)"], "ssimulacra2")
+    by_error = compare(named["AVIF iq (speed 6, 4:4:4)"], named["AVIF psnr (speed 6, 4:4:4)"], "psnr")
+    assert (by_eye.percent or 0) < 0 < (by_error.percent or 0)
 
 
 @pytest.mark.parametrize(

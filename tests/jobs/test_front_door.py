@@ -25,7 +25,7 @@ from lichen.models.zoo import write_codec
 
 ROOT = Path(__file__).parents[2]
 RUN = "import sys; sys.argv[0] = 'lichen'; from lichen.jobs.cli import main; main()"
-CODECS = ("s2c-conv", "s2c-conv-deep", "s2c-eye", "webp", "tcm")
+CODECS = ("s2c-conv", "s2c-conv-deep", "s2c-psnr", "webp", "tcm")
 """The ones that ship, a classical one, a published kind."""
 
 ON_ARCHIVES: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ from lichen.models.learned import LearnedCodec
 from lichen.models.placement import place
 from lichen.models.zoo import load_codec
 
-SHIPPED = (defaults.CODEC, defaults.STRONG_CODEC, defaults.SEEN_CODEC)
+SHIPPED = (defaults.CODEC, defaults.STRONG_CODEC, defaults.EXACT_CODEC)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
