@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from lichen.pipeline.engine.flatness import FlatMaps
 from lichen.pipeline.images import Picture, pack_side
 from lichen.pipeline.quality import Quality, measure
 from lichen.pipeline.side import apply_side
-from lichen.pipeline.target import Search, Target
+from lichen.pipeline.target import SMALLEST, Search, Target
 
 BROKEN_AFTER = 8
 """Pictures in a row on which the codec fails with errors that are not lichen's: then it is not the pictures."""
@@ -51,6 +52,8 @@ class Stopwatch:
 class Compressed:
     """A payload whose decoded pixels were compared with the source."""
 
+    codec: str
+    """Digest of the codec."""
     payload: bytes
     side: bytes
     quality: float
@@ -59,6 +62,11 @@ class Compressed:
     pixels: bytes
     retries: int
 
+    @property
+    def size(self) -> int:
+        """Bytes in the archive."""
+        return len(self.payload) + len(self.side)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
@@ -66,14 +74,29 @@ class Kept:
 
     reason: str
     retries: int = 0
+    measured: Quality | None = None
+    """Of the first trial, if it came so far."""
 
 
 class Compressor:
     """A codec with the rules of a job. Thread-safe, as codecs are."""
 
-    def __init__(self, codec: Codec, *, target: Target, shares: Shares, effort: int = EFFORT) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        target: Target,
+        shares: Shares,
+        effort: int = EFFORT,
+        start: float | None = None,
+        limited: bool = True,
+    ) -> None:
+        """``start`` is where searches begin, if not where the target says; what is not ``limited`` may be larger
+        than its source."""
         self.codec = codec
         self._target, self._shares, self._effort = target, shares, effort
+        self._start, self._limited = start, limited
+        self._step = getattr(codec, "quality_step", SMALLEST)
         self._failures = 0
 
     def compress(self, items: Sequence[Item], watch: Stopwatch) -> list[Compressed | Kept]:
@@ -82,13 +105,18 @@ class Compressor:
         Raises ``JobError`` when the codec fails on picture after picture for reasons that are not theirs.
         """
         with watch.stage("write"):
-            cases = [_Case(item, pack_side(_picture(item)), Search(self._target)) for item in items]
+            cases = [self._case(item) for item in items]
         if self._target.searched and self._effort > EFFORT:
             self._search(cases, EFFORT, watch)  # nearly there at a fraction of the time
             for case in cases:
                 case.begin_again()
         self._search(cases, self._effort, watch)
         return [self._outcome(case, watch) for case in cases]
+
+    def _case(self, item: Item) -> _Case:
+        side = pack_side(_picture(item))
+        room = len(item.data) - len(side) if self._limited else sys.maxsize
+        return _Case(item, side, room, Search(self._target, self._start, step=self._step))
 
     def _search(self, cases: Sequence[_Case], effort: int, watch: Stopwatch) -> None:
         """Trials of all pictures that need one, together, until none does."""
@@ -116,11 +144,12 @@ class Compressor:
             case.reason = f"verification failed: {wrong}"
             return
         tried, size = search.quality, len(encoded.bitstream) + len(side)
-        if size >= len(case.item.data):
+        if size >= case.limit + len(case.side):
             search.refuse()
             case.last = LARGER
             return
         measured = self._measured(case, pixels, last=not self._target.searched)
+        case.measured = case.measured or measured
         search.accept(measured, 8 * size / case.item.pixels)
         case.last = BELOW_FLOOR
         if search.kept:
@@ -140,15 +169,16 @@ class Compressor:
     def _outcome(self, case: _Case, watch: Stopwatch) -> Compressed | Kept:
         retries = case.earlier + case.search.trials - 1
         if case.reason is not None:
-            return Kept(reason=case.reason, retries=max(0, retries))
+            return Kept(reason=case.reason, retries=max(0, retries), measured=case.measured)
         best = case.best
         if best is None or not case.search.found:
-            return Kept(reason=case.last, retries=retries)
+            return Kept(reason=case.last, retries=retries, measured=case.measured)
         measured = best.measured
         with watch.stage("measure"):
             if self._target.searched:
                 measured = self._measured(case, best.pixels, last=True)
             return Compressed(
+                codec=self.codec.digest,
                 payload=best.encoded.bitstream,
                 side=best.side,
                 quality=best.quality,
@@ -205,11 +235,11 @@ class _Trial:
 class _Case:
     """A picture on its way: its search, the best trial so far, and why it has to be stored if it has."""
 
-    def __init__(self, item: Item, side: bytes, search: Search) -> None:
-        self.item, self.side, self.search = item, side, search
-        self.limit = len(item.data) - len(side)
+    def __init__(self, item: Item, side: bytes, limit: int, search: Search) -> None:
+        self.item, self.side, self.limit, self.search = item, side, limit, search
         self.maps = FlatMaps(_picture(item).pixels)
         self.best: _Trial | None = None
+        self.measured: Quality | None = None
         self.reason: str | None = None
         self.last = BELOW_FLOOR
         """The reason if the search ends without a trial to keep."""

@@ -338,6 +338,13 @@ class CodecFiles:
     digest: str
     files: Mapping[str, bytes]
     """Content by extension."""
+    others: tuple[CodecFiles, ...] = ()
+    """Those that pictures may get instead, with ``--codec auto``."""
+
+    @property
+    def all(self) -> tuple[CodecFiles, ...]:
+        """This one and the others."""
+        return (self, *self.others)
 
     def decoder_files(self) -> Mapping[str, bytes]:
         """What ``put_codec`` asks for."""

@@ -14,10 +14,12 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, wait
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from lichen.models import defaults
 from lichen.models.codec import Codec
 from lichen.models.errors import (
     CommitConflict,
@@ -34,10 +36,12 @@ from lichen.pipeline.archive.layout import MARKER
 from lichen.pipeline.archive.shard import Location, ShardWriter, crc32c
 from lichen.pipeline.archive.store import LocalStore, open_store
 from lichen.pipeline.closing import Closing
+from lichen.pipeline.engine.choice import Choice
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT, Compressed, Compressor, Kept, Stopwatch, check_written
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Item
 from lichen.pipeline.engine.flatness import FlatMaps
+from lichen.pipeline.engine.look import look_at
 from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.lanes import Lanes, group_pixels
 from lichen.pipeline.quality import measure
@@ -59,15 +63,14 @@ class Worker(Closing):
 
         self.config = config
         self.store = open_store(config.archive, config.archive_options)
-        self.codec: Codec = load_codec(config.codec, device=config.device, precision=config.precision)
+        names = defaults.CHOICE if config.codec == defaults.AUTO else (config.codec,)
+        self.codec, *rivals = (load_codec(name, device=config.device, precision=config.precision) for name in names)
+        self._codecs: dict[str, Codec] = {codec.digest: codec for codec in (self.codec, *rivals)}
         self.lanes = Lanes([self.codec], count=config.lanes, cpus=config.cpus)
         self.patience = Patience(config.picture_timeout)
-        self._compressor = Compressor(
-            self.codec,
-            target=config.target,
-            shares=config.shares,
-            effort=config.effort,
-        )
+        rules: dict[str, Any] = {"target": config.target, "shares": config.shares, "effort": config.effort}
+        self._compressor: Compressor | Choice
+        self._compressor = Choice(self.codec, rivals, **rules) if rivals else Compressor(self.codec, **rules)
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self.lanes.begin()
@@ -85,11 +88,15 @@ class Worker(Closing):
         encoded = self.codec.encode([picture], self.config.target.start, effort=self.config.effort)
         decoded = self.codec.decode([encoded[0].bitstream])
         FlatMaps(picture).side(b"", 0, decoded[0].pixels)
+        look_at(picture)
         measure(picture, decoded[0].pixels)
 
     def codec_files(self) -> CodecFiles:
-        """The decoder as it goes into the archive."""
-        return CodecFiles(digest=self.codec.digest, files=self.codec.decoder_files())
+        """The decoder as it goes into the archive, and those of the codecs beside it."""
+        first, *rivals = (
+            CodecFiles(digest=digest, files=codec.decoder_files()) for digest, codec in self._codecs.items()
+        )
+        return replace(first, others=tuple(rivals))
 
     def run(self, task: ShardTask, digest: str, observe: Observer) -> ShardResult:
         """Make one attempt at a shard, and commit it where workers commit (``conditional``).
@@ -111,7 +118,7 @@ class Worker(Closing):
             with self._turn:
                 counts = _Attempt(self, writer, task, observe).fill()
             commit = writer.publish(
-                {self.codec.digest: tuple(sorted(self.codec.decoder_files()))},
+                {digest: tuple(sorted(codec.decoder_files())) for digest, codec in self._codecs.items()},
                 {
                     "compressed_bytes": counts.compressed_bytes,
                     "compressed_pixels": counts.compressed_pixels,
@@ -134,7 +141,7 @@ class Worker(Closing):
         return self._stop.is_set()
 
     @property
-    def compressor(self) -> Compressor:
+    def compressor(self) -> Compressor | Choice:
         return self._compressor
 
     def feed(self, task: ShardTask) -> Feed:
@@ -217,11 +224,11 @@ class _Attempt:
     def _add_compressed(self, item: Item, outcome: Compressed) -> Counts:
         assert item.picture is not None
         location = self._append(item.source.key, outcome.payload, outcome.side)
-        size = len(outcome.payload) + len(outcome.side)
+        size = outcome.size
         self._writer.add(
             IndexRow(
                 status="compressed",
-                codec=self._worker.codec.digest,
+                codec=outcome.codec,
                 quality=outcome.quality,
                 bpp=size * 8 / item.pixels,
                 psnr=outcome.measured.psnr,
