@@ -32,6 +32,12 @@ def mixed(photographs: Sequence[Pixels], *, seed: int = 1, rounds: int = 1) -> d
     return found
 
 
+def middle(pixels: Pixels, side: int) -> Pixels:
+    """A square from the middle of a picture, or what there is of it."""
+    top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
+    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
+
+
 def plot_lines(dice: Dice, _photo: Pixels) -> Pixels:
     """Curves with markers, a grid and a legend."""
     from matplotlib.figure import Figure

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from lichen.jobs.commands.bench_mixed import mixed
 from lichen.models import defaults
 from lichen.models.errors import VerificationFailed
 
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group.command()(pipeline)
     group.command()(rate)
     group.command()(effort)
+    group.command()(mixed)
     group.command()(ablation)
     group.command()(finishing)
     group.command()(systems)
