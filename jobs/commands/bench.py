@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lichen.jobs.commands.bench_mixed import mixed
+from lichen.jobs.bench.mixed_command import mixed
 from lichen.models import defaults
 from lichen.models.errors import VerificationFailed
 
