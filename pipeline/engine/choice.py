@@ -22,8 +22,8 @@ from lichen.pipeline.target import Floors, Target
 ENOUGH = 60.0
 """dB: as good as equal, where a rival is asked for as much."""
 START = 50.0
-"""Quality at which the search of a rival begins. Not higher: from 70 up, JPEG XL's encoder takes several times the bytes
-for text, at a lower quality than below it, and a search that begins there does not come out."""
+"""Quality at which the search of a rival begins. Not higher: at 70 JPEG XL's encoder takes several times the bytes for
+text that it takes at 60, for a lower quality, and a search that begins there does not get below."""
 _ALL = Shares(ms_ssim=1, ssimulacra2=1)
 _Outcome = Compressed | Kept
 
