@@ -1,5 +1,7 @@
 """The classical codecs (JPEG, WebP, AVIF, JPEG XL) behind the same protocol as the learned ones.
 
+Two of them lose nothing, whatever the quality: ``webp-lossless`` and ``jxl-lossless``.
+
 A bitstream is the plain file that the format's own library writes, without metadata, so that any viewer opens
 it. Settings at the default effort are those that the literature and this project's anchors use: JPEG optimised
 and progressive with 4:2:0 chroma (libjpeg's default, the better rate-distortion choice at its usual rates), WebP
@@ -73,6 +75,7 @@ class _Format:
     read: Callable[[bytes, int], Pixels]
     settings: str
     """The encoder and what it is told at the default effort."""
+    lossless: bool = False
 
 
 class ClassicalCodec:
@@ -102,6 +105,16 @@ class ClassicalCodec:
     def settings(self) -> str:
         """The encoder and what it is told at the default effort, in words."""
         return self._format.settings
+
+    @property
+    def lossless(self) -> bool:
+        """Whether all pixels come back as they were, at any quality."""
+        return self._format.lossless
+
+    @property
+    def quality_step(self) -> float:
+        """Of the formats' own scales; between are no other pictures."""
+        return 1.0
 
     @property
     def digest(self) -> str:
@@ -169,7 +182,7 @@ def stated_size(bitstream: bytes) -> tuple[int, int] | None:
         if bitstream[:2] == b"\xff\x0a":
             return jxl_size(bitstream)
         if bitstream[8:12] == b"WEBP":
-            return _webp_size(bitstream)
+            return (_webp_lossless_size if bitstream[12:16] == b"VP8L" else _webp_size)(bitstream)
         if bitstream[:2] == b"\xff\xd8":
             return _opened_size(JpegImagePlugin.JpegImageFile, bitstream)
         if bitstream[4:8] == b"ftyp":
@@ -235,9 +248,26 @@ def _write_webp(pixels: Pixels, quality: float, level: int) -> bytes:
     return _save(pixels, "WEBP", quality=round(quality), method=level)
 
 
+def _write_webp_lossless(pixels: Pixels, _quality: float, level: int) -> bytes:
+    # Here, quality is time: the slowest setting saves two to ten per cent for thirty times as much of it.
+    return _save(pixels, "WEBP", lossless=True, exact=True, method=level, quality=100 if level == 6 else 75)
+
+
 def _read_webp(data: bytes, max_pixels: int) -> Pixels:
     _check_size(*_webp_size(data), max_pixels)
     return _load(WebPImagePlugin.WebPImageFile, data, max_pixels)
+
+
+def _read_webp_lossless(data: bytes, max_pixels: int) -> Pixels:
+    _check_size(*_webp_lossless_size(data), max_pixels)
+    return _load(WebPImagePlugin.WebPImageFile, data, max_pixels)
+
+
+def _webp_lossless_size(data: bytes) -> tuple[int, int]:
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8L" or len(data) < 25 or data[20] != 0x2F:
+        raise ValueError("no plain lossless WebP header")
+    packed = int.from_bytes(data[21:25], "little")
+    return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -268,19 +298,26 @@ _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def _write_jxl(pixels: Pixels, quality: float, level: int) -> bytes:
+    # The plugin takes 100 for "lossless" and then fails here.
+    return _encode_jxl(pixels, level, lossless=False, quality=min(round(quality), 99), use_original_profile=False)
+
+
+def _write_jxl_lossless(pixels: Pixels, _quality: float, level: int) -> bytes:
+    return _encode_jxl(pixels, level, lossless=True, quality=100, use_original_profile=True)
+
+
+def _encode_jxl(pixels: Pixels, level: int, **settings: Any) -> bytes:
     import pillow_jxl
 
     height, width = pixels.shape[:2]
     encoder_class: Any = pillow_jxl.Encoder  # its stub file is of an older version
     encoder = encoder_class(
         mode="RGB",
-        lossless=False,
-        quality=min(round(quality), 99),  # the plugin takes 100 for "lossless" and then fails here
         decoding_speed=0,
         effort=level,
         use_container=False,
-        use_original_profile=False,
         num_threads=0,
+        **settings,
     )
     bitstream: bytes = encoder(
         pixels.tobytes(), width, height, jpeg_encode=False, exif=None, jumb=None, xmp=None, compress=False
@@ -366,6 +403,22 @@ _FORMATS: Mapping[str, _Format] = {
         write=_write_jxl,
         read=_read_jxl,
         settings="libjxl, effort 7",
+    ),
+    "webp-lossless": _Format(
+        max_side=16383,
+        efforts=(0, 2, 4, 6, 6, 6, 6, 6, 6),
+        write=_write_webp_lossless,
+        read=_read_webp_lossless,
+        settings="libwebp, lossless, method 4",
+        lossless=True,
+    ),
+    "jxl-lossless": _Format(
+        max_side=1 << 30,
+        efforts=(3, 5, 7, 8, 9, 9, 9, 9, 9),
+        write=_write_jxl_lossless,
+        read=_read_jxl,
+        settings="libjxl, lossless, effort 7",
+        lossless=True,
     ),
 }
 

@@ -9,6 +9,10 @@ STRONG_CODEC: Final = "s2c-conv-deep"
 """Twice as deep: fewer bytes for more time, in the encoder and in the decoder."""
 EXACT_CODEC: Final = "s2c-psnr"
 """The size of the default one, trained for squared error alone and not for what people see."""
+AUTO: Final = "auto"
+"""Each picture gets whichever of ``CHOICE`` needs the fewest bytes at no lower quality."""
+CHOICE: Final = (CODEC, "avif", "jxl", "webp-lossless")
+"""The first is the measure of the others."""
 EFFORT: Final = 3
 """The most that costs no search in the encoder."""
 QUALITY: Final = 90.0

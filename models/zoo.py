@@ -37,7 +37,7 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 _LEARNED = (defaults.CODEC, defaults.STRONG_CODEC, defaults.EXACT_CODEC)
-_CLASSICAL = ("jpeg", "jpegli", "webp", "avif", "avif-psnr", "jxl")
+_CLASSICAL = ("jpeg", "jpegli", "webp", "avif", "avif-psnr", "jxl", "webp-lossless", "jxl-lossless")
 
 
 def load_codec(name: str, *, device: str = "cpu", precision: str = "auto") -> Codec:
@@ -47,6 +47,8 @@ def load_codec(name: str, *, device: str = "cpu", precision: str = "auto") -> Co
     precision. Classical codecs run on the CPU whatever the device.
     """
     check_placement(device, precision)
+    if name == defaults.AUTO:
+        raise UsageError(f"{name!r} chooses among codecs ({', '.join(defaults.CHOICE)}) picture by picture; name one")
     if name.endswith(".json"):
         return _load_path(Path(name), device=device, precision=precision)
     if factory := _shipped().get(name):

@@ -2,10 +2,13 @@
 
 Layout (integers are unsigned LEB128 varints): one version byte, then sections until the end. A section is its
 kind (1 byte), its packing (1 byte), the unpacked length, the stored length, and the stored bytes. Kinds:
-1 alpha, 2 EXIF (the TIFF structure, without the ``Exif\\0\\0`` of JPEG), 3 ICC, 4 XMP, 5 other blocks.
+1 alpha, 2 EXIF (the TIFF structure, without the ``Exif\\0\\0`` of JPEG), 3 ICC, 4 XMP, 5 other blocks, 6 the map
+of flat regions (``lichen.pipeline.flat``).
 Packings: 0 as it is, 1 raw deflate, 2 constant (one byte stands for all), 3 lossless WebP of the alpha plane.
 An alpha section has height and width in place of the unpacked length. The block section is a list of (1-byte
-length of the name, name, varint length, bytes), with names such as ``jpeg:APP13`` or ``png:gAMA``.
+length of the name, name, varint length, bytes), with names such as ``jpeg:APP13`` or ``png:gAMA``. A flat section has
+the level, the number of colours (1 byte each) and the colours (3 bytes each) behind its kind, and goes on as an alpha
+section does: packing, height and width of the plane, stored length and stored bytes.
 
 The archive tests a CRC before it hands side data to ``unpack_side``; whatever arrives there nevertheless ends
 in a ``Side`` or in ``CorruptArchive``, with memory bounded by ``MAX_SECTION``.
@@ -22,7 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, WebPImagePlugin
 
+from lichen.models.codec import Pixels
 from lichen.models.errors import CorruptArchive
+from lichen.pipeline.flat import MAX_LEVEL, Flat, paint, squares
 
 Block: TypeAlias = tuple[str, bytes]
 """A piece of metadata that only its own format understands: (``format:name``, content)."""
@@ -32,11 +37,11 @@ Alpha: TypeAlias = NDArray[np.uint8]
 
 VERSION = 1
 MAX_SECTION = 1 << 28
-"""Largest unpacked section in bytes, so also the largest alpha plane in pixels."""
+"""Largest unpacked section in bytes, so also the largest alpha plane and flat map in samples."""
 
 MAX_BLOCKS = 1 << 16
 
-_ALPHA, _EXIF, _ICC, _XMP, _BLOCKS = 1, 2, 3, 4, 5
+_ALPHA, _EXIF, _ICC, _XMP, _BLOCKS, _FLAT = 1, 2, 3, 4, 5, 6
 _PLAIN, _DEFLATE, _CONSTANT, _WEBP = 0, 1, 2, 3
 _WEBP_MAX_SIDE = 16383
 
@@ -65,13 +70,14 @@ class Side:
     icc: bytes | None = None
     xmp: bytes | None = None
     blocks: tuple[Block, ...] = ()
+    flat: Flat | None = None
 
 
 def pack_side(picture: HasSide) -> bytes:
     """Serialise the side data of a picture; empty when there is none. Deterministic."""
     parts = []
     if picture.alpha is not None:
-        parts.append(_pack_alpha(picture.alpha))
+        parts.append(bytes([_ALPHA]) + _pack_plane(picture.alpha))
     for kind, content in ((_EXIF, picture.exif), (_ICC, picture.icc), (_XMP, picture.xmp)):
         if content is not None:
             parts.append(_pack_bytes(kind, content))
@@ -82,6 +88,21 @@ def pack_side(picture: HasSide) -> bytes:
             listing += bytes([len(encoded)]) + encoded + _varint(len(content)) + content
         parts.append(_pack_bytes(_BLOCKS, bytes(listing)))
     return bytes([VERSION]) + b"".join(parts) if parts else b""
+
+
+def with_flat(side: bytes, flat: Flat) -> bytes:
+    """Packed side data, which may be empty, with a map of flat regions behind it."""
+    head = bytes([_FLAT, flat.level, len(flat.colours)]) + flat.colours.tobytes()
+    return (side or bytes([VERSION])) + head + _pack_plane(flat.plane)
+
+
+def apply_side(pixels: Pixels, data: bytes) -> tuple[Pixels, Side]:
+    """What a decoder does with side data: the pixels that count, flat regions painted, and all else beside them.
+
+    Raises ``CorruptArchive``, as ``unpack_side`` does.
+    """
+    side = unpack_side(data, pixels.shape[:2])
+    return pixels if side.flat is None else paint(pixels, side.flat), side
 
 
 def unpack_side(data: bytes, size: tuple[int, ...] | None = None) -> Side:
@@ -96,12 +117,15 @@ def unpack_side(data: bytes, size: tuple[int, ...] | None = None) -> Side:
     reader = _Reader(data, 1)
     alpha: Alpha | None = None
     plain: dict[int, bytes] = {}
+    flat: Flat | None = None
     while not reader.at_end():
         kind, packing = reader.take(2)
-        if kind in plain or (kind == _ALPHA and alpha is not None):
+        if kind in plain or (kind == _ALPHA and alpha is not None) or (kind == _FLAT and flat is not None):
             raise CorruptArchive(f"side data section {kind} appears twice")
         if kind == _ALPHA:
-            alpha = _unpack_alpha(reader, packing, size)
+            alpha = _unpack_plane(reader, packing, size, "alpha plane")
+        elif kind == _FLAT:
+            flat = _unpack_flat(reader, packing, size)
         elif kind in (_EXIF, _ICC, _XMP, _BLOCKS):
             length, stored = reader.varint(), reader.varint()
             if length + sum(map(len, plain.values())) > MAX_SECTION:
@@ -110,7 +134,7 @@ def unpack_side(data: bytes, size: tuple[int, ...] | None = None) -> Side:
         else:
             raise CorruptArchive(f"unknown side data section {kind}")
     blocks = _unpack_blocks(plain[_BLOCKS]) if _BLOCKS in plain else ()
-    return Side(alpha=alpha, exif=plain.get(_EXIF), icc=plain.get(_ICC), xmp=plain.get(_XMP), blocks=blocks)
+    return Side(alpha=alpha, exif=plain.get(_EXIF), icc=plain.get(_ICC), xmp=plain.get(_XMP), blocks=blocks, flat=flat)
 
 
 def _pack_bytes(kind: int, content: bytes) -> bytes:
@@ -121,52 +145,62 @@ def _pack_bytes(kind: int, content: bytes) -> bytes:
     return bytes([kind, packing]) + _varint(len(content)) + _varint(len(stored)) + stored
 
 
-def _pack_alpha(alpha: Alpha) -> bytes:
-    height, width = alpha.shape
-    alpha = np.ascontiguousarray(alpha)
-    if alpha.min() == alpha.max():
-        packing, stored = _CONSTANT, bytes([int(alpha[0, 0])])
+def _pack_plane(plane: NDArray[np.uint8]) -> bytes:
+    height, width = plane.shape
+    plane = np.ascontiguousarray(plane)
+    if plane.min() == plane.max():
+        packing, stored = _CONSTANT, bytes([int(plane[0, 0])])
     else:
-        packing, stored = _DEFLATE, _deflate(alpha.tobytes(), level=6)
+        packing, stored = _DEFLATE, _deflate(plane.tobytes(), level=6)
         if max(height, width) <= _WEBP_MAX_SIDE:
             buffer = io.BytesIO()
-            Image.fromarray(alpha).save(buffer, "WEBP", lossless=True, quality=50, method=1)
+            Image.fromarray(plane).save(buffer, "WEBP", lossless=True, quality=50, method=1)
             if len(buffer.getvalue()) < len(stored):
                 packing, stored = _WEBP, buffer.getvalue()
-    return bytes([_ALPHA, packing]) + _varint(height) + _varint(width) + _varint(len(stored)) + stored
+    return bytes([packing]) + _varint(height) + _varint(width) + _varint(len(stored)) + stored
 
 
-def _unpack_alpha(reader: _Reader, packing: int, size: tuple[int, ...] | None) -> Alpha:
+def _unpack_flat(reader: _Reader, level: int, size: tuple[int, ...] | None) -> Flat:
+    colours = np.frombuffer(reader.take(3 * reader.take(1)[0]), np.uint8).reshape(-1, 3)
+    if level > MAX_LEVEL:
+        raise CorruptArchive(f"a flat map with squares of 2 to the power of {level} pixels")
+    covered = None if size is None else squares(size[0], size[1], level)
+    flat = Flat(level=level, colours=colours, plane=_unpack_plane(reader, reader.take(1)[0], covered, "flat map"))
+    flat.check()
+    return flat
+
+
+def _unpack_plane(reader: _Reader, packing: int, size: tuple[int, ...] | None, what: str) -> NDArray[np.uint8]:
     height, width, stored = reader.varint(), reader.varint(), reader.varint()
     content = reader.take(stored)
     if height < 1 or width < 1 or height * width > MAX_SECTION:
-        raise CorruptArchive(f"alpha plane of {width}x{height} pixels")
+        raise CorruptArchive(f"{what} of {width}x{height} samples")
     if size is not None and size != (height, width):
-        raise CorruptArchive("the alpha plane has another size than the picture")
+        raise CorruptArchive(f"the {what} has another size than the picture")
     if packing == _CONSTANT and len(content) == 1:
         return np.full((height, width), content[0], np.uint8)
     if packing == _DEFLATE:
         raw = _inflate(content, height * width)
         return np.frombuffer(raw, np.uint8).reshape(height, width).copy()
     if packing == _WEBP:
-        return _read_webp(content, height, width)
-    raise CorruptArchive(f"alpha plane in unknown packing {packing}")
+        return _read_webp(content, height, width, what)
+    raise CorruptArchive(f"{what} in unknown packing {packing}")
 
 
-def _read_webp(content: bytes, height: int, width: int) -> Alpha:
+def _read_webp(content: bytes, height: int, width: int, what: str) -> NDArray[np.uint8]:
     # libwebp allocates the canvas on opening: compare the declared size before that.
     if content[:4] != b"RIFF" or content[8:16] != b"WEBPVP8L" or len(content) < 25 or content[20] != 0x2F:
-        raise CorruptArchive("the alpha plane is no plain lossless WebP")
+        raise CorruptArchive(f"the {what} is no plain lossless WebP")
     packed = int.from_bytes(content[21:25], "little")
     if ((packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1) != (width, height):
-        raise CorruptArchive("the alpha plane has another size than declared")
+        raise CorruptArchive(f"the {what} has another size than declared")
     try:
         with WebPImagePlugin.WebPImageFile(io.BytesIO(content)) as image:
             plane = np.asarray(image)[:, :, 0]
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise CorruptArchive(f"the alpha plane does not decode: {error}") from error
+        raise CorruptArchive(f"the {what} does not decode: {error}") from error
     if plane.shape != (height, width):
-        raise CorruptArchive("the alpha plane has another size than declared")
+        raise CorruptArchive(f"the {what} has another size than declared")
     return plane.copy()
 
 

@@ -97,8 +97,10 @@ class Search:
     After ``accept`` has told of a trial, ``kept`` says whether that one is the best so far; ``found`` whether any is.
     """
 
-    def __init__(self, target: Target, start: float | None = None) -> None:
-        self.quality = _clamped(target.start if start is None else start)
+    def __init__(self, target: Target, start: float | None = None, *, step: float = SMALLEST) -> None:
+        """``step`` is that of the codec's quality: between its multiples there is nothing to try."""
+        self._step = step
+        self.quality = self._clamped(target.start if start is None else start)
         self.done = self.kept = self.found = False
         self.trials = 0
         self._target = target
@@ -118,7 +120,7 @@ class Search:
 
     def again(self, quality: float) -> Search:
         """The same search with more effort, from the quality at which this one ended: a little less is then enough."""
-        search = Search(self._target, quality - HEADWAY if self._way == "lowest" else quality)
+        search = Search(self._target, quality - HEADWAY if self._way == "lowest" else quality, step=self._step)
         search._begin(self._way)
         return search
 
@@ -129,7 +131,7 @@ class Search:
         if self._way == "rise":
             self.kept = self.found = short <= 0
             self.done = self.kept or self.quality >= MAX_QUALITY
-            self.quality = _clamped(self.quality if self.done else self.quality + QUALITY_STEP)
+            self.quality = self._clamped(self.quality if self.done else self.quality + QUALITY_STEP)
         elif self._way == "lowest":
             self.kept = short <= 0
             self.found |= self.kept
@@ -162,7 +164,7 @@ class Search:
             return
         self.kept = self.found = False
         self._begin("lowest")
-        if self.quality >= MAX_QUALITY or not self._narrow(max(short, SMALLEST), TOLERANCE / 2):
+        if self.quality >= MAX_QUALITY or not self._narrow(max(short, self._step), TOLERANCE / 2):
             self.done = True
 
     def _narrow(self, way: float, aim: float) -> bool:
@@ -178,19 +180,22 @@ class Search:
         self._run = self._run + side if self._run * side > 0 else side
         low, high = self._low, self._high
         if low is None or high is None:
-            leap = min(max(abs(way + aim), SMALLEST) * 2 ** max(0, abs(self._run) - 2), _LEAP)
-            self.quality = _clamped(self.quality + side * leap)
+            leap = min(max(abs(way + aim), self._step) * 2 ** max(0, abs(self._run) - 2), _LEAP)
+            self.quality = self._clamped(self.quality + side * leap)
             return True
         width = high[0] - low[0]
-        if width < 2 * SMALLEST:
+        if width < 2 * self._step:
             return False
         self._stalls += math.isfinite(self._width) and width > self._width / 2
         self._width = width
         span = low[1] - high[1]
         share = low[1] / span if span > 0 and self._stalls < 2 else 0.5
         guess = low[0] + (high[0] - low[0]) * min(max(share, 0.0), 1.0)
-        self.quality = _clamped(min(max(guess, low[0] + SMALLEST), high[0] - SMALLEST))
+        self.quality = self._clamped(min(max(guess, low[0] + self._step), high[0] - self._step))
         return True
+
+    def _clamped(self, quality: float) -> float:
+        return _clamped(quality, self._step)
 
 
 def shortfall(floors: Floors, measured: Quality) -> float:
@@ -215,6 +220,6 @@ def _in_decibels(ms_ssim: float) -> float:
     return -10 * math.log10(max(1 - ms_ssim, 1e-12))
 
 
-def _clamped(quality: float) -> float:
-    steps = round(min(max(quality, MIN_QUALITY), MAX_QUALITY) / SMALLEST)
-    return steps * SMALLEST
+def _clamped(quality: float, step: float = SMALLEST) -> float:
+    steps = round(min(max(quality, MIN_QUALITY), MAX_QUALITY) / step)
+    return steps * step

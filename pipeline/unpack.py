@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
@@ -19,7 +19,7 @@ from lichen.pipeline.archive.decoding import check_shape, held, original_bytes, 
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
-from lichen.pipeline.side import Side, unpack_side
+from lichen.pipeline.side import Side, apply_side
 
 AHEAD_GROUPS = 4
 """Groups for each lane that are on their way: with fewer, a slow one would leave the other lanes without work."""
@@ -183,8 +183,8 @@ def _checked(place: P, payload: bytes, side: bytes, outcome: Decoded | LichenErr
         return Unpacked(place=place, error=outcome)
     try:
         check_shape(place, outcome.pixels)
-        size = outcome.pixels.shape[:2]
-        return Unpacked(place=place, payload=payload, side=unpack_side(side, size), decoded=outcome)
+        pixels, beside = apply_side(outcome.pixels, side)
+        return Unpacked(place=place, payload=payload, side=beside, decoded=replace(outcome, pixels=pixels))
     except ArchiveError as error:
         return Unpacked(place=place, error=error)
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lichen.jobs.bench import trainings
+from lichen.jobs.bench.mixed_command import mixed
 from lichen.models import defaults
 from lichen.models.errors import VerificationFailed
 
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     group.command()(pipeline)
     group.command()(rate)
     group.command()(effort)
+    group.command()(mixed)
     for command in trainings.COMMANDS:
         group.command()(command)
     group.command()(portability)

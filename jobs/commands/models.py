@@ -37,7 +37,7 @@ def list_models(ctx: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         console.write_json(summaries)
         return
-    rows = console.table("Codecs", ("name", "decoder bytes", "digest"))
+    rows = console.table("Codecs (and auto, which chooses picture by picture)", ("name", "decoder bytes", "digest"))
     for summary in summaries:
         rows.add_row(summary["name"], f"{summary['decoder_bytes']:,}", summary["digest"][:16])
     console.stdout().print(rows)

@@ -210,7 +210,7 @@ class Archive(Mapping[str, Image.Image]):
         return self.payloads([place], side=False)[0][0]
 
     def side(self, place: Placement) -> bytes:
-        """The packed side data (``images.unpack_side``), empty if there is none; its CRC was right."""
+        """The packed side data (``side.unpack_side``), empty if there is none; its CRC was right."""
         if place.side_offset is None or place.side_length is None:
             return b""
         data = self._read([(layout.shard_path(place.shard), place.side_offset, place.side_length)])[0]
@@ -277,7 +277,8 @@ class Archive(Mapping[str, Image.Image]):
         return [image for image in self._decode(places, False) if image is not None]
 
     def _decode(self, places: Sequence[Placement], skip_undecodable: bool) -> list[Image.Image | None]:
-        from lichen.pipeline.images import to_pil, unpack_side
+        from lichen.pipeline.images import to_pil
+        from lichen.pipeline.side import apply_side
 
         pieces = self.payloads(places)
         images: list[Image.Image | None] = [None] * len(places)
@@ -299,9 +300,8 @@ class Archive(Mapping[str, Image.Image]):
             for number, picture in zip(numbers, decoded, strict=True):
                 place = places[number]
                 check_shape(place, picture.pixels)
-                images[number] = to_pil(
-                    picture.pixels, place.mode or "", unpack_side(pieces[number][1], picture.pixels.shape[:2])
-                )
+                pixels, side = apply_side(picture.pixels, pieces[number][1])
+                images[number] = to_pil(pixels, place.mode or "", side)
         return images
 
     # --- the whole ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ from time import perf_counter
 
 import numpy as np
 
-from lichen.models.codec import Codec, Decoded, Encoded, symbol_digest
+from lichen.models.codec import Codec, Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.defaults import EFFORT
 from lichen.models.errors import JobError, LichenError, VerificationFailed
 from lichen.pipeline.engine.config import STAGES, Shares
 from lichen.pipeline.engine.feed import Item
-from lichen.pipeline.images import Picture, pack_side, unpack_side
+from lichen.pipeline.engine.flatness import FlatMaps
+from lichen.pipeline.images import Picture, pack_side
 from lichen.pipeline.quality import Quality, measure
-from lichen.pipeline.target import Search, Target
+from lichen.pipeline.side import apply_side
+from lichen.pipeline.target import SMALLEST, Search, Target
 
 BROKEN_AFTER = 8
 """Pictures in a row on which the codec fails with errors that are not lichen's: then it is not the pictures."""
@@ -51,6 +54,8 @@ class Stopwatch:
 class Compressed:
     """A payload whose decoded pixels were compared with the source."""
 
+    codec: str
+    """Digest of the codec."""
     payload: bytes
     side: bytes
     quality: float
@@ -59,6 +64,11 @@ class Compressed:
     pixels: bytes
     retries: int
 
+    @property
+    def size(self) -> int:
+        """Bytes in the archive."""
+        return len(self.payload) + len(self.side)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
@@ -66,14 +76,29 @@ class Kept:
 
     reason: str
     retries: int = 0
+    measured: Quality | None = None
+    """Of the first trial, if it came so far."""
 
 
 class Compressor:
     """A codec with the rules of a job. Thread-safe, as codecs are."""
 
-    def __init__(self, codec: Codec, *, target: Target, shares: Shares, effort: int = EFFORT) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        target: Target,
+        shares: Shares,
+        effort: int = EFFORT,
+        start: float | None = None,
+        limited: bool = True,
+    ) -> None:
+        """``start`` is where searches begin, if not where the target says; what is not ``limited`` may be larger
+        than its source."""
         self.codec = codec
         self._target, self._shares, self._effort = target, shares, effort
+        self._start, self._limited = start, limited
+        self._step = getattr(codec, "quality_step", SMALLEST)
         self._failures = 0
 
     def compress(self, items: Sequence[Item], watch: Stopwatch) -> list[Compressed | Kept]:
@@ -82,13 +107,18 @@ class Compressor:
         Raises ``JobError`` when the codec fails on picture after picture for reasons that are not theirs.
         """
         with watch.stage("write"):
-            cases = [_Case(item, pack_side(_picture(item)), Search(self._target)) for item in items]
+            cases = [self._case(item) for item in items]
         if self._target.searched and self._effort > EFFORT:
             self._search(cases, EFFORT, watch)  # nearly there at a fraction of the time
             for case in cases:
                 case.begin_again()
         self._search(cases, self._effort, watch)
         return [self._outcome(case, watch) for case in cases]
+
+    def _case(self, item: Item) -> _Case:
+        side = pack_side(_picture(item))
+        room = len(item.data) - len(side) if self._limited else sys.maxsize
+        return _Case(item, side, room, Search(self._target, self._start, step=self._step))
 
     def _search(self, cases: Sequence[_Case], effort: int, watch: Stopwatch) -> None:
         """Trials of all pictures that need one, together, until none does."""
@@ -108,24 +138,31 @@ class Compressor:
             case.last = LARGER
             return
         encoded, decoded = trip
-        picture = _picture(case.item)
-        wrong = _difference(picture, case.side, encoded, decoded)
+        side, wrong = case.side, _difference(_picture(case.item), encoded, decoded)
+        if wrong is None:
+            side, pixels = case.maps.side(case.side, len(encoded.bitstream), decoded.pixels)
+            wrong = _other_side(_picture(case.item), side, decoded, pixels)
         if wrong is not None:
             case.reason = f"verification failed: {wrong}"
             return
-        measured = self._measured(case, decoded, last=not self._target.searched)
-        tried, size = search.quality, len(encoded.bitstream) + len(case.side)
+        tried, size = search.quality, len(encoded.bitstream) + len(side)
+        if size >= case.limit + len(case.side):
+            search.refuse()
+            case.last = LARGER
+            return
+        measured = self._measured(case, pixels, last=not self._target.searched)
+        case.measured = case.measured or measured
         search.accept(measured, 8 * size / case.item.pixels)
         case.last = BELOW_FLOOR
         if search.kept:
-            case.best = _Trial(quality=tried, encoded=encoded, decoded=decoded, measured=measured)
+            case.best = _Trial(quality=tried, encoded=encoded, side=side, pixels=pixels, measured=measured)
 
-    def _measured(self, case: _Case, decoded: Decoded, *, last: bool) -> Quality:
+    def _measured(self, case: _Case, pixels: Pixels, *, last: bool) -> Quality:
         """How good a trial is: by what the search needs, and in the last trial also by what is to be recorded."""
         picture, key, floors = _picture(case.item), case.item.source.key, self._target.floors
         return measure(
             picture.pixels,
-            decoded.pixels,
+            pixels,
             picture.mode,
             with_ms_ssim=floors.ms_ssim is not None or (last and _sampled(key, self._shares.ms_ssim)),
             with_ssimulacra2=floors.ssimulacra2 is not None or (last and _sampled(key, self._shares.ssimulacra2)),
@@ -134,21 +171,22 @@ class Compressor:
     def _outcome(self, case: _Case, watch: Stopwatch) -> Compressed | Kept:
         retries = case.earlier + case.search.trials - 1
         if case.reason is not None:
-            return Kept(reason=case.reason, retries=max(0, retries))
+            return Kept(reason=case.reason, retries=max(0, retries), measured=case.measured)
         best = case.best
         if best is None or not case.search.found:
-            return Kept(reason=case.last, retries=retries)
+            return Kept(reason=case.last, retries=retries, measured=case.measured)
         measured = best.measured
         with watch.stage("measure"):
             if self._target.searched:
-                measured = self._measured(case, best.decoded, last=True)
+                measured = self._measured(case, best.pixels, last=True)
             return Compressed(
+                codec=self.codec.digest,
                 payload=best.encoded.bitstream,
-                side=case.side,
+                side=best.side,
                 quality=best.quality,
                 measured=measured,
                 symbols=best.encoded.symbols,
-                pixels=symbol_digest(best.decoded.pixels),
+                pixels=symbol_digest(best.pixels),
                 retries=retries,
             )
 
@@ -190,17 +228,20 @@ _Trip = tuple[Encoded, Decoded] | str | None
 class _Trial:
     quality: float
     encoded: Encoded
-    decoded: Decoded
+    side: bytes
+    pixels: Pixels
+    """As they will come out of the archive: with flat regions painted."""
     measured: Quality
 
 
 class _Case:
     """A picture on its way: its search, the best trial so far, and why it has to be stored if it has."""
 
-    def __init__(self, item: Item, side: bytes, search: Search) -> None:
-        self.item, self.side, self.search = item, side, search
-        self.limit = len(item.data) - len(side)
+    def __init__(self, item: Item, side: bytes, limit: int, search: Search) -> None:
+        self.item, self.side, self.limit, self.search = item, side, limit, search
+        self.maps = FlatMaps(_picture(item).pixels)
         self.best: _Trial | None = None
+        self.measured: Quality | None = None
         self.reason: str | None = None
         self.last = BELOW_FLOOR
         """The reason if the search ends without a trial to keep."""
@@ -222,13 +263,20 @@ def _picture(item: Item) -> Picture:
     return item.picture
 
 
-def _difference(picture: Picture, side: bytes, encoded: Encoded, decoded: Decoded) -> str | None:
+def _difference(picture: Picture, encoded: Encoded, decoded: Decoded) -> str | None:
     """What is wrong with a decoded picture apart from its quality; None if nothing is."""
     if decoded.symbols != encoded.symbols:
         return "other symbols were decoded than encoded"
     if decoded.pixels.shape != picture.pixels.shape or decoded.pixels.dtype != np.uint8:
         return f"decoded to pixels of shape {decoded.pixels.shape}"
-    back = unpack_side(side)
+    return None
+
+
+def _other_side(picture: Picture, side: bytes, decoded: Decoded, painted: Pixels) -> str | None:
+    """What is wrong with packed side data; None if nothing is."""
+    pixels, back = apply_side(decoded.pixels, side)
+    if not np.array_equal(pixels, painted):
+        return "other flat regions were painted than packed"
     if picture.alpha is not None and (back.alpha is None or not np.array_equal(back.alpha, picture.alpha)):
         return "another alpha plane was unpacked than packed"
     if (back.exif, back.icc, back.xmp, back.blocks) != (picture.exif, picture.icc, picture.xmp, picture.blocks):

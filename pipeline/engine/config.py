@@ -352,6 +352,13 @@ class CodecFiles:
     digest: str
     files: Mapping[str, bytes]
     """Content by extension."""
+    others: tuple[CodecFiles, ...] = ()
+    """Those that pictures may get instead, with ``--codec auto``."""
+
+    @property
+    def all(self) -> tuple[CodecFiles, ...]:
+        """This one and the others; none where nothing is lost."""
+        return (self, *self.others) if self.files else ()
 
     def decoder_files(self) -> Mapping[str, bytes]:
         """What ``put_codec`` asks for."""

@@ -91,18 +91,18 @@ class _Driver:
             files = executor.prepare(self._stop)
             if fresh:
                 lease = self._begin(stack)
-            if files.files:
-                put_codec(store, files)
+            for one in files.all:
+                put_codec(store, one)
             if work.done:  # but for a codec
                 check_codecs(store)
                 return self._nothing_to_do(work.changes)
             with acquire(store, None, wait=WAIT, stop=self._stop) if store.conditional else nullcontext():
-                work, job = self._planning.settle(work, executor.workers, files.digest)
+                work, job = self._planning.settle(work, executor.workers, [one.digest for one in files.all])
                 if job is None:
                     return self._nothing_to_do(work.changes)
                 if store.conditional:
                     lease = stack.enter_context(acquire(store, job.job))
-            if files.files and files.digest not in job.codecs:
+            if any(one.digest not in job.codecs for one in files.all):
                 raise UsageError(
                     f"job {job.job} was begun with codec {', '.join(name[:12] for name in job.codecs)}, and "
                     f"{config.codec!r} is {files.digest[:12]} now; go on with the version of then, or abandon the job "

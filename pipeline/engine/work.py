@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ class Planning:
         size = sum(source.size or 0 for source in changes.work)
         return Work(job=job, sources=changes.work, changes=changes, bytes=size)
 
-    def settle(self, work: Work, workers: int, digest: str) -> tuple[Work, Job | None]:
+    def settle(self, work: Work, workers: int, digests: Sequence[str]) -> tuple[Work, Job | None]:
         """The job to drive: that of ``work``, a new one, or one that another driver began meanwhile.
 
         None if another driver did everything. To be called by one driver at a time.
@@ -88,7 +88,7 @@ class Planning:
             work = self.find()
             if work.done:
                 return work, None
-        return work, work.job or self._create(work, workers, digest)
+        return work, work.job or self._create(work, workers, digests)
 
     def not_applied(self, changes: Changes | None, before: str | None = None) -> dict[str, tuple[Any, Any]]:
         """Settings that differ from those by which the unchanged pictures were compressed: then, and now.
@@ -142,7 +142,7 @@ class Planning:
                 )
         return found
 
-    def _create(self, work: Work, workers: int, digest: str) -> Job:
+    def _create(self, work: Work, workers: int, digests: Sequence[str]) -> Job:
         size = self._config.shard_bytes
         if size is None:
             size = SHARD_BYTES
@@ -150,5 +150,4 @@ class Planning:
                 share = work.bytes // (workers * SHARDS_PER_WORKER)
                 size = max(MIN_SHARD_BYTES, min(SHARD_BYTES, share))
         jobs = list_jobs(self._store)
-        codecs = [digest] if digest else []
-        return create_job(self._store, self._config.frozen(size), codecs, after=jobs[-1] if jobs else None)
+        return create_job(self._store, self._config.frozen(size), digests, after=jobs[-1] if jobs else None)

@@ -14,11 +14,13 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from lichen.models import defaults
 from lichen.models.codec import Codec
 from lichen.models.errors import (
     CommitConflict,
@@ -36,6 +38,7 @@ from lichen.pipeline.archive.layout import MARKER
 from lichen.pipeline.archive.shard import Location, ShardWriter, crc32c
 from lichen.pipeline.archive.store import LocalStore, open_store
 from lichen.pipeline.closing import Closing
+from lichen.pipeline.engine.choice import Choice
 from lichen.pipeline.engine.compress import (
     LOSSLESS,
     NOT_LOOKED_AT,
@@ -48,6 +51,8 @@ from lichen.pipeline.engine.compress import (
 )
 from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Item
+from lichen.pipeline.engine.flatness import FlatMaps
+from lichen.pipeline.engine.look import look_at
 from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
 from lichen.pipeline.packing import Packed, pack
@@ -71,19 +76,16 @@ class Worker(Closing):
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
         self.store = open_store(config.archive, config.archive_options)
-        self.codec: Codec | None = None if config.lossless else _load(config)
-        self.lanes = Lanes([] if self.codec is None else [self.codec], count=config.lanes, cpus=config.cpus)
+        loaded = _load(config)
+        self.codec: Codec | None = loaded[0] if loaded else None
+        self._codecs: dict[str, Codec] = {codec.digest: codec for codec in loaded}
+        self.lanes = Lanes(loaded[:1], count=config.lanes, cpus=config.cpus)
         self.patience = Patience(config.picture_timeout)
-        self._compressor: Compressor | None = None
-        self._files = CodecFiles(digest="", files={})
-        if self.codec is not None:
-            self._compressor = Compressor(
-                self.codec,
-                target=config.target,
-                shares=config.shares,
-                effort=config.effort,
-            )
-            self._files = CodecFiles(digest=self.codec.digest, files=self.codec.decoder_files())
+        rules: dict[str, Any] = {"target": config.target, "shares": config.shares, "effort": config.effort}
+        self._compressor: Compressor | Choice | None = None
+        if loaded:
+            first, *rivals = loaded
+            self._compressor = Choice(first, rivals, **rules) if rivals else Compressor(first, **rules)
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self.lanes.begin()
@@ -102,11 +104,18 @@ class Worker(Closing):
         picture = np.full((192, 192, 3), 128, np.uint8)
         encoded = self.codec.encode([picture], self.config.target.start, effort=self.config.effort)
         decoded = self.codec.decode([encoded[0].bitstream])
+        FlatMaps(picture).side(b"", 0, decoded[0].pixels)
+        look_at(picture)
         measure(picture, decoded[0].pixels)
 
     def codec_files(self) -> CodecFiles:
-        """The decoder as it goes into the archive."""
-        return self._files
+        """The decoder as it goes into the archive, and those of the codecs beside it."""
+        if not self._codecs:
+            return CodecFiles(digest="", files={})
+        first, *rivals = (
+            CodecFiles(digest=digest, files=codec.decoder_files()) for digest, codec in self._codecs.items()
+        )
+        return replace(first, others=tuple(rivals))
 
     def run(self, task: ShardTask, digest: str, observe: Observer) -> ShardResult:
         """Make one attempt at a shard, and commit it where workers commit (``conditional``).
@@ -114,9 +123,10 @@ class Worker(Closing):
         ``digest`` is the codec of the job. Raises ``UsageError`` if this worker's is another, ``StoreError`` and
         ``VerificationFailed`` if the archive cannot be written, ``JobInterrupted`` after ``close``.
         """
-        if digest != self._files.digest:
+        own = "" if self.codec is None else self.codec.digest
+        if digest != own:
             raise UsageError(
-                f"codec {self.config.codec!r} is {self._files.digest[:12]} here, but the job uses {digest[:12]}; "
+                f"codec {self.config.codec!r} is {own[:12]} here, but the job uses {digest[:12]}; "
                 "install the same version of lichen everywhere"
             )
         if isinstance(self.store, LocalStore) and not self.store.exists(MARKER):
@@ -128,7 +138,7 @@ class Worker(Closing):
             with self._turn:
                 counts = _Attempt(self, writer, task, observe).fill()
             commit = writer.publish(
-                {self._files.digest: tuple(sorted(self._files.files))} if self._files.files else {},
+                {digest: tuple(sorted(codec.decoder_files())) for digest, codec in self._codecs.items()},
                 {
                     "compressed_bytes": counts.compressed_bytes,
                     "compressed_pixels": counts.compressed_pixels,
@@ -247,11 +257,11 @@ class _Attempt:
     def _add_compressed(self, item: Item, outcome: Compressed) -> Counts:
         assert item.picture is not None and self._worker.codec is not None
         location = self._append(item.source.key, outcome.payload, outcome.side)
-        size = len(outcome.payload) + len(outcome.side)
+        size = outcome.size
         self._writer.add(
             IndexRow(
                 status="compressed",
-                codec=self._worker.codec.digest,
+                codec=outcome.codec,
                 quality=outcome.quality,
                 bpp=size * 8 / item.pixels,
                 psnr=outcome.measured.psnr,
@@ -327,10 +337,14 @@ class _Attempt:
         return self._add_original(item, Kept(reason=str(failure)), watch)
 
 
-def _load(config: WorkerConfig) -> Codec:
+def _load(config: WorkerConfig) -> list[Codec]:
+    """The codecs of a job, the one that pictures get by default first; none where nothing is lost."""
     from lichen.models.zoo import load_codec
 
-    return load_codec(config.codec, device=config.device, precision=config.precision)
+    if config.lossless:
+        return []
+    names = defaults.CHOICE if config.codec == defaults.AUTO else (config.codec,)
+    return [load_codec(name, device=config.device, precision=config.precision) for name in names]
 
 
 def _source_columns(item: Item) -> dict[str, Any]:
