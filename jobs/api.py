@@ -33,7 +33,7 @@ def compress(
     source: str | PathLike[str] | Sequence[str | PathLike[str]],
     archive: str | PathLike[str],
     *,
-    codec: str = defaults.CODEC,
+    codec: str = defaults.AUTO,
     quality: float = defaults.QUALITY,
     local: bool = False,
     progress: Callable[[Progress], None] | None = None,

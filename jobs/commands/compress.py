@@ -53,7 +53,7 @@ def compress(
         typer.Option(
             help="`lichen models` lists them; or the .json of a trained one; or auto: each picture its best one."
         ),
-    ] = defaults.CODEC,
+    ] = defaults.AUTO,
     quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="1 to 100.")] = defaults.QUALITY,
     effort: Annotated[
         int,

@@ -57,7 +57,7 @@ class JobConfig:
     """Folders, bucket prefixes, tar files, manifests or single files."""
     archive: str
     """Local path or any fsspec URL."""
-    codec: str = defaults.CODEC
+    codec: str = defaults.AUTO
     quality: float = defaults.QUALITY
     effort: int = defaults.EFFORT
     """1 to 9: the encoder's time, for fewer bytes at the same quality; decoding does not change."""
