@@ -53,7 +53,16 @@ ON_ANYTHING: dict[str, tuple[str, ...]] = {
     "bench effort": ("{tiny}", "--codec", "webp", "--effort", "1", "--quality", "50", "--quality", "60"),
     "bench snapping": ("{tiny}/a.png", "--codec", "{folder}/tcm.json", "--repeats", "1", "--side", "128"),
 }
-ELSEWHERE = {"models import", "bench mixed", "bench compressai", "bench ablation", "bench finishing", "bench systems"}
+ELSEWHERE = {
+    "models import",
+    "bench mixed",
+    "bench mixes",
+    "bench seen",
+    "bench compressai",
+    "bench ablation",
+    "bench finishing",
+    "bench systems",
+}
 """Tested by files of their own; they take minutes, or checkpoints of other projects."""
 
 

@@ -198,7 +198,7 @@ def test_sizes_are_read_from_headers_alone(codec: Codec) -> None:
     [encoded] = codec.encode([picture(70, 90)], 90)
     half = encoded.bitstream[: len(encoded.bitstream) // 2]
     assert stated_size(encoded.bitstream) == (90, 70)
-    assert stated_size(half) == (None if codec.name == "avif" else (90, 70))
+    assert stated_size(half) == (None if codec.name.startswith("avif") else (90, 70))
     with pytest.raises(CorruptBitstream):
         codec.decode([half])
     others = (b"", b"\xff\x0a", b"\xff\xd8", b"RIFF0000WEBP", b"GIF89a", half[:3])
