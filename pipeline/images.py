@@ -58,6 +58,7 @@ __all__ = [
     "PILLOW_ERRORS",
     "Picture",
     "Side",
+    "check_openable",
     "grey_plane",
     "pack_side",
     "read_picture",
@@ -133,6 +134,20 @@ def read_picture(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -
         if file_format in _WHOLLY_READ and not isinstance(error, _NOT_THE_FILE):
             raise DamagedPicture(said) from error
         raise UndecodablePicture(said) from error
+
+
+def check_openable(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> None:
+    """Raise ``UndecodablePicture`` for a file that would cost its decoder more memory or time than its size allows.
+
+    For files that are to be shown whatever they are: what ``read_picture`` refuses for other reasons may pass.
+    """
+    try:
+        file_format = _classify(data, name)
+        _EXAMINERS[file_format](data, max_pixels)
+    except (DamagedPicture, UnsupportedPicture, NotAPicture):
+        pass  # Pillow may know better, within limits of its own
+    except PILLOW_ERRORS as error:
+        raise UndecodablePicture(f"{message(error)}") from error
 
 
 def grey_plane(pixels: Pixels) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from lichen.models.classical import stated_size
 from lichen.models.codec import Pixels
 from lichen.models.errors import CorruptArchive, LichenError, UndecodablePicture
 from lichen.pipeline.archive.index import IndexRow, Placement
-from lichen.pipeline.images import PILLOW_ERRORS
+from lichen.pipeline.images import PILLOW_ERRORS, check_openable
 from lichen.pipeline.packing import unpack
 
 P = TypeVar("P", bound=Placement)
@@ -21,6 +21,10 @@ P = TypeVar("P", bound=Placement)
 WINDOW_PICTURES = 64
 WINDOW_BYTES = 64 * 1024 * 1024
 WINDOW_PIXELS = 1 << 26
+
+
+PIXELS_UNASKED, PIXELS_A_BYTE = 1 << 24, 2048
+"""An original file of more pixels than both together is not opened: most of them would be holes."""
 
 
 def windows(places: Sequence[P]) -> Iterator[list[P]]:
@@ -90,8 +94,14 @@ def _check_size(place: Placement, height: int, width: int) -> None:
 
 def open_original(data: bytes, key: str) -> Image.Image:
     """The picture in an original file, of whatever mode. Raises ``UndecodablePicture``."""
+    check_openable(data, name=key)
     try:
         image = Image.open(BytesIO(data))
+        if image.width * image.height > PIXELS_UNASKED + PIXELS_A_BYTE * len(data):
+            raise UndecodablePicture(
+                f"the original file of {key!r} states {image.width}x{image.height} pixels in {len(data)} bytes; "
+                "`archive.original(key)` gives its bytes"
+            )
         image.load()
     except PILLOW_ERRORS as error:
         raise UndecodablePicture(f"the original file of {key!r} does not decode: {error}") from error
