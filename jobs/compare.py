@@ -54,7 +54,7 @@ def compare_codecs(
             name=name,
             source="measured now",
             measured=True,
-            points=tuple(rd_points(codec, images, qualities, progress=progress)),
+            points=tuple(rd_points(codec, images, qualities, metrics=("psnr",), progress=progress)),
         )
         for name, codec in codecs.items()
     }

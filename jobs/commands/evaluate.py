@@ -51,6 +51,9 @@ def evaluate(
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves into this PNG.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the result as JSON into this file.")] = None,
+    measures: Annotated[
+        str, typer.Option(help="psnr, ms_ssim, ssimulacra2, butteraugli, separated by commas; or all that are here.")
+    ] = "all",
     note: Annotated[
         Path | None,
         typer.Option(metavar="JSON", help="Also write the result into this codec's JSON, for `lichen models show`."),
@@ -61,6 +64,7 @@ def evaluate(
 ) -> None:
     """Measure rate, quality and speed of a codec on real bytes, and its BD-rates against others."""
     qualities = _numbers(quality) if quality is not None else None
+    metrics = _metrics(measures)
 
     from lichen.jobs import console
     from lichen.jobs import evaluate as evaluation
@@ -90,7 +94,14 @@ def evaluate(
     steps += sum(len(evaluation.default_qualities(other.name)) for other in others)
     with console.progress("Evaluating", steps * len(pictures)) as advance:
         result = evaluation.evaluate(
-            tested, pictures, qualities=qualities, effort=effort, against=others, anchors=curves, progress=advance
+            tested,
+            pictures,
+            qualities=qualities,
+            effort=effort,
+            against=others,
+            metrics=metrics,
+            anchors=curves,
+            progress=advance,
         )
     if plot is not None:
         from lichen.jobs.plots import plot_rd
@@ -196,6 +207,19 @@ def _percent(comparisons: dict[tuple[str, Metric], Comparison], anchor: str, met
 
 def _or_dash(value: float | None, pattern: str) -> str:
     return "-" if value is None else pattern.format(value)
+
+
+def _metrics(text: str) -> tuple[Metric, ...]:
+    from lichen.jobs.measures import BUTTERAUGLI, MEASURES, available
+
+    if text == "all":
+        return available()
+    names = _names(text)
+    if unknown := sorted(set(names) - set(MEASURES)):
+        raise UsageError(f"there is no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+    if missing := set(names) - set(available()):
+        raise UsageError(f"{', '.join(missing)} takes the program {BUTTERAUGLI} of libjxl (Debian: libjxl-devtools)")
+    return tuple(metric for metric in MEASURES if metric in names)
 
 
 def _names(text: str) -> list[str]:

@@ -135,6 +135,8 @@ def test_evaluate_end_to_end(tmp_path: Path) -> None:
         "10,40,80",
         "--against",
         "jpeg",
+        "--measures",
+        "psnr,ms_ssim,ssimulacra2",
     ]
     done = lichen(*arguments, "--plot", str(plot), "--save", str(save), "--json")
     assert done.returncode == 0, done.stderr

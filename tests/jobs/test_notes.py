@@ -51,3 +51,15 @@ def test_what_is_no_codec_is_refused(tmp_path: Path, content: str) -> None:
     arguments = ["evaluate", str(KODAK), "--codec", "jpeg", "--against", "none", "--quality", "50"]
     done = CliRunner().invoke(build_app(), [*arguments, "--note", str(path)])
     assert done.exit_code != 0 and path.read_text() == content
+
+
+def test_only_the_measures_that_were_asked_for(tmp_path: Path) -> None:
+    one = tmp_path / "one.png"
+    with Image.open(next(KODAK.glob("*.png"))) as image:
+        image.crop((100, 100, 300, 300)).save(one)
+    arguments = ["evaluate", str(one), "--codec", "jpeg", "--against", "none", "--quality", "50", "--json"]
+    done = CliRunner().invoke(build_app(), [*arguments, "--measures", "ssimulacra2,psnr"])
+    (point,) = json.loads(done.stdout)["curve"]["points"]
+    assert point["psnr"] and point["ssimulacra2"] and point["ms_ssim"] is point["butteraugli"] is None
+    wrong = CliRunner().invoke(build_app(), [*arguments, "--measures", "vmaf"])
+    assert wrong.exit_code == 2 and "ssimulacra2" in wrong.stderr
