@@ -120,13 +120,14 @@ def mixes(
     if as_json:
         console.write_json(cases)
         return
-    metrics = list(cases[0].bd_rate[RIVALS[0]])
-    columns = [f"{rival}: {MEASURES[metric].name.removesuffix(' dB')}" for rival in RIVALS for metric in metrics]
-    rows = console.table(f"BD-rate of {codec} after {steps} steps", ("", *columns))
-    for case in cases:
-        found = [case.bd_rate[rival][metric] for rival in RIVALS for metric in metrics]
-        rows.add_row(case.name, *("-" if one is None else f"{one:+.1f} %" for one in found))
-    console.stdout().print(rows)
+    for rival in RIVALS:
+        metrics = list(cases[0].bd_rate[rival])
+        columns = [MEASURES[metric].name.removesuffix(" dB") for metric in metrics]
+        rows = console.table(f"BD-rate of {codec} after {steps} steps, against {rival}", ("", *columns))
+        for case in cases:
+            found = (case.bd_rate[rival][metric] for metric in metrics)
+            rows.add_row(case.name, *("-" if one is None else f"{one:+.1f} %" for one in found))
+        console.stdout().print(rows)
 
 
 COMMANDS = (ablation, finishing, systems, mixes)
