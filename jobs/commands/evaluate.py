@@ -183,7 +183,7 @@ def _show(result: Evaluation) -> None:
         return
     rates = console.table(
         "BD-rate (negative: fewer bits than the other at equal quality)",
-        ("against", *(measure.name.removesuffix(" dB") for measure in MEASURES.values()), "interval dB", "points"),
+        ("against", *(measure.name.removesuffix(" dB") for measure in MEASURES.values()), "interval dB"),
     )
     by_name = {(one.anchor, one.metric): one for one in result.comparisons}
     for curve in result.others:
@@ -192,9 +192,11 @@ def _show(result: Evaluation) -> None:
             curve.name,
             *(_percent(by_name, curve.name, metric) for metric in MEASURES),
             "-" if own.low is None or own.high is None else f"{own.low:.1f} to {own.high:.1f}",
-            curve.source if curve.measured else "anchor",
         )
     out.print(rates)
+    for curve in result.others:
+        if curve.measured:
+            out.print(f"{curve.name}: {curve.source}", markup=False)
     for one in result.comparisons:
         if one.reason is not None:
             out.print(f"{one.anchor}, {one.metric}: {one.reason}")
