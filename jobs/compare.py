@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import cast
 
-from lichen.jobs.evaluate import Comparison, Curve, compare, rd_points
+from lichen.jobs.evaluate import Comparison, Curve, compare, measured_curve
 from lichen.models.architectures import Config, cost
 from lichen.models.codec import Codec, Pixels
 from lichen.models.errors import UsageError
@@ -50,12 +50,7 @@ def compare_codecs(
         if not isinstance(codec, LearnedCodec | SnappedCodec):
             raise UsageError(f"{name} has no network to compare; use --against for it")
     curves = {
-        name: Curve(
-            name=name,
-            source="measured now",
-            measured=True,
-            points=tuple(rd_points(codec, images, qualities, metrics=("psnr",), progress=progress)),
-        )
+        name: measured_curve(codec, images, qualities, name=name, metrics=("psnr",), progress=progress)
         for name, codec in codecs.items()
     }
     rows = []

@@ -183,9 +183,9 @@ def evaluate(
     """
     images = list(pictures.values())
     metrics = available() if metrics is None else metrics
-    curve = _measure(codec, images, qualities, effort, metrics, progress)
+    curve = measured_curve(codec, images, qualities, effort=effort, metrics=metrics, progress=progress)
     rivals = [other for other in against if other.digest != codec.digest]
-    measured = [_measure(other, images, None, EFFORT, metrics, progress) for other in rivals]
+    measured = [measured_curve(other, images, metrics=metrics, progress=progress) for other in rivals]
     others = (*measured, *anchors)
     return Evaluation(
         codec=codec.name,
@@ -206,6 +206,22 @@ def evaluate(
             if metric == "psnr" or other.front(metric)
         ),
     )
+
+
+def measured_curve(
+    codec: Codec,
+    images: Sequence[Pixels],
+    qualities: Sequence[float] | None = None,
+    *,
+    name: str | None = None,
+    effort: int = EFFORT,
+    metrics: Sequence[Metric] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Curve:
+    """``rd_points`` as a curve, by default under the codec's own name. Raises as ``rd_points``."""
+    points = rd_points(codec, images, qualities, effort=effort, metrics=metrics, progress=progress)
+    settings = f": {codec.settings}" if isinstance(codec, ClassicalCodec) else ""
+    return Curve(name=name or codec.name, source="measured now" + settings, measured=True, points=tuple(points))
 
 
 def compare(test: Curve, anchor: Curve, metric: Metric) -> Comparison:
@@ -257,19 +273,6 @@ def _anchor(name: str, entry: Mapping[str, Any]) -> Curve:
             RDPoint(**{name: float(value) for name, value in zip(names, point, strict=True)}) for point in points
         ),
     )
-
-
-def _measure(
-    codec: Codec,
-    images: Sequence[Pixels],
-    qualities: Sequence[float] | None,
-    effort: int,
-    metrics: Sequence[Metric],
-    progress: Callable[[int], None] | None,
-) -> Curve:
-    points = rd_points(codec, images, qualities, effort=effort, metrics=metrics, progress=progress)
-    settings = f": {codec.settings}" if isinstance(codec, ClassicalCodec) else ""
-    return Curve(name=codec.name, source="measured now" + settings, measured=True, points=tuple(points))
 
 
 def _point(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from lichen.jobs.measures import MEASURES
 from lichen.models.arrays import pretty
 from lichen.models.card import decoder_card, parse_card
 from lichen.models.errors import UsageError
+from lichen.models.zoo import write_whole
 
 
 def evaluation_note(result: Evaluation) -> dict[str, Any]:
@@ -34,13 +34,23 @@ def evaluation_note(result: Evaluation) -> dict[str, Any]:
 def write_note(path: Path, result: Evaluation) -> None:
     """Put an evaluation into the notes of a full codec's JSON; what decodes, and its digest, stay as they are.
 
-    Raises ``InvalidCodec`` for other files, and ``UsageError`` if it is not the codec that was evaluated.
+    Raises as ``card_to_note``.
     """
-    card = parse_card({"json": path.read_bytes()})
-    decoder_card(card)
-    if card.get("digest") != result.digest:
-        raise UsageError(f"{path} is another codec than the one that was evaluated")
+    card = card_to_note(path, result.digest)
     card["notes"] = {**card.get("notes", {}), "evaluation": evaluation_note(result)}
-    partial = path.with_suffix(".json.partial")
-    partial.write_bytes(pretty(card))
-    os.replace(partial, path)
+    write_whole(path, pretty(card))
+
+
+def card_to_note(path: Path, digest: str) -> dict[str, Any]:
+    """The JSON of the codec with this digest; to be asked before an evaluation that is to go into it.
+
+    Raises ``InvalidCodec`` for other files, and ``UsageError`` for none and for another codec.
+    """
+    try:
+        card = parse_card({"json": path.read_bytes()})
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    decoder_card(card)
+    if card.get("digest") != digest:
+        raise UsageError(f"{path} is another codec than the one that is evaluated")
+    return card

@@ -174,30 +174,35 @@ _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 def _write_jxl(pixels: Pixels, quality: float, level: int) -> bytes:
     # The plugin takes 100 for "lossless" and then fails here.
-    return _encode_jxl(pixels, level, lossless=False, quality=min(round(quality), 99), use_original_profile=False)
+    return _write_codestream(pixels, level, lossless=False, quality=min(round(quality), 99), use_original_profile=False)
 
 
 def _write_jxl_lossless(pixels: Pixels, _quality: float, level: int) -> bytes:
-    return _encode_jxl(pixels, level, lossless=True, quality=100, use_original_profile=True)
+    return _write_codestream(pixels, level, lossless=True, quality=100, use_original_profile=True)
 
 
-def _encode_jxl(pixels: Pixels, level: int, **settings: Any) -> bytes:
+def _write_codestream(pixels: Pixels, level: int, **settings: Any) -> bytes:
+    height, width = pixels.shape[:2]
+    return encode_jxl(pixels.tobytes(), (width, height), effort=level, **settings)
+
+
+def encode_jxl(data: bytes, size: tuple[int, int], *, effort: int, jpeg: bool = False, **settings: Any) -> bytes:
+    """RGB samples as a bare JPEG XL codestream; with ``jpeg`` a JPEG file as a container that gives it back.
+
+    ``size`` is width and height; ``settings`` are the plugin's ``lossless``, ``quality`` and ``use_original_profile``.
+    """
     import pillow_jxl
 
-    height, width = pixels.shape[:2]
     encoder_class: Any = pillow_jxl.Encoder  # its stub file is of an older version
     encoder = encoder_class(
         mode="RGB",
         decoding_speed=0,
-        effort=level,
-        use_container=False,
+        effort=effort,
+        use_container=jpeg,
         num_threads=0,
         **settings,
     )
-    bitstream: bytes = encoder(
-        pixels.tobytes(), width, height, jpeg_encode=False, exif=None, jumb=None, xmp=None, compress=False
-    )
-    return bitstream
+    return bytes(encoder(data, *size, jpeg_encode=jpeg, exif=None, jumb=None, xmp=None, compress=False))
 
 
 def _read_jxl(data: bytes, max_pixels: int) -> Pixels:

@@ -121,14 +121,19 @@ def write_codec(folder: Path, name: str, files: Mapping[str, bytes]) -> Path:
     check_free(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("safetensors", "json"):
-        temporary = folder / f".{secrets.token_hex(8)}.partial"
-        try:
-            with temporary.open("xb") as file:
-                file.write(files[kind])
-            temporary.replace(folder / f"{name}.{kind}")
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(folder / f"{name}.{kind}", files[kind])
     return folder / f"{name}.json"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of ours, or replace it, so that it is there whole or not at all; no other file is touched."""
+    temporary = path.parent / f".{secrets.token_hex(8)}.partial"
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_free(folder: Path, name: str) -> None:

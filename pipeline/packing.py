@@ -14,15 +14,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import pyarrow as pa
 
-from lichen.models.classical import DECODE_ERRORS, jxl_size, stated_size
+from lichen.models.classical_formats import DECODE_ERRORS, encode_jxl, jxl_size, stated_size
 from lichen.models.errors import CorruptArchive
 from lichen.pipeline.archive.index import Packing
 from lichen.pipeline.lanes import LARGE_PIXELS
 from lichen.pipeline.pictures.limits import MAX_PIXELS
+from lichen.pipeline.pictures.pillow import message
 
 LEAST_SAVED = 0.01
 """Part of a file that packing must save, or the file stays as it is."""
@@ -34,6 +34,7 @@ _EFFORT = 7
 """libjxl's own default. 3 and 5 give the same bytes here; 9 takes over fifteen times as long for 0.3 per cent."""
 _LEVEL, _QUICK_LEVEL, _QUICK_BYTES = 19, 9, 1 << 25
 """Of zstd; the quick one, over 20 times as fast, for files so large that the other would take many seconds."""
+_FAILURES = (*DECODE_ERRORS, pa.ArrowException)
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 
@@ -70,17 +71,14 @@ def unpack(payload: bytes, packing: str, size: int, digest: bytes, *, name: str 
     try:
         data = _rebuild_jpeg(payload, size) if packing == "jxl-jpeg" else _inflate(payload, size, packing)
     except _FAILURES as error:
-        raise CorruptArchive(f"{name} cannot be rebuilt from its {packing} payload: {_line(error)}") from error
+        raise CorruptArchive(f"{name} cannot be rebuilt from its {packing} payload: {message(error)}") from error
     except BaseException as error:
         if not _is_panic(error):
             raise
-        raise CorruptArchive(f"{name} cannot be rebuilt from its {packing} payload: {_line(error)}") from error
+        raise CorruptArchive(f"{name} cannot be rebuilt from its {packing} payload: {message(error)}") from error
     if len(data) != size or sha256(data).digest() != digest:
         raise CorruptArchive(f"{name} does not come back as it was from its {packing} payload: its SHA-256 differs")
     return data
-
-
-_FAILURES = (*DECODE_ERRORS, pa.ArrowException)
 
 
 def _attempts(data: bytes, max_pixels: int) -> Iterator[Packed]:
@@ -89,10 +87,6 @@ def _attempts(data: bytes, max_pixels: int) -> Iterator[Packed]:
         if container is not None:
             yield Packed(payload=container, packing="jxl-jpeg")
     yield Packed(payload=_deflate(data), packing="zstd")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _is_panic(error: BaseException) -> bool:
@@ -105,33 +99,18 @@ def _is_panic(error: BaseException) -> bool:
 
 def _transcode(data: bytes, max_pixels: int) -> bytes | None:
     """A JPEG as a JPEG XL container; None where that cannot be."""
-    import pillow_jxl
-
     size = stated_size(data)
     if size is None or size[0] * size[1] > min(max_pixels, PIXELS_A_BYTE * len(data)):
         return None
     try:
-        encoder_class: Any = pillow_jxl.Encoder  # its stub file is of an older version
-        encoder = encoder_class(
-            mode="RGB",
-            lossless=True,
-            quality=100,
-            decoding_speed=0,
-            effort=_EFFORT,
-            use_container=True,
-            use_original_profile=False,
-            num_threads=0,
-        )
-        container: bytes = encoder(
-            data, *size, jpeg_encode=True, exif=None, jumb=None, xmp=None, compress=False
-        )  # mode and sizes are the JPEG's own, whatever is said here
+        # Mode and sizes are the JPEG's own, whatever is said here.
+        return encode_jxl(data, size, effort=_EFFORT, jpeg=True, lossless=True, quality=100, use_original_profile=False)
     except DECODE_ERRORS:
         return None
     except BaseException as error:
         if not _is_panic(error):
             raise
         return None
-    return bytes(container)
 
 
 def _rebuild_jpeg(payload: bytes, size: int) -> bytes:

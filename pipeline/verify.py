@@ -26,6 +26,7 @@ from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.snapshot import Snapshot, snapshot_numbers
+from lichen.pipeline.archive.verified import stored_sha256, wrong_size
 from lichen.pipeline.images import read_picture, to_pil
 from lichen.pipeline.originals import Kept, Originals
 from lichen.pipeline.quality import measure
@@ -39,7 +40,6 @@ EXACT = 50.0
 """dB from which on a picture is as good as its source: single levels of single pixels differ between devices."""
 MAX_FAILURES = 1000
 MAX_KEPT = 1000
-_CHUNK = 8 * 1024 * 1024
 _COUNTS = (
     "pictures",
     "compressed",
@@ -226,7 +226,7 @@ class _Verification:
         if not self._check_size(path, size) or sha256 is None:
             return
         try:
-            if self._sha256(path, size) != sha256:
+            if stored_sha256(self.archive.store, path, size) != sha256:
                 self._fail(None, path, "index", f"its SHA-256 is not the one that {by} states")
         except ArchiveError as error:
             self._fail(None, path, "index", str(error))
@@ -238,15 +238,9 @@ class _Verification:
         except ArchiveError as error:
             self._fail(None, path, "file", str(error))
             return False
-        if found != size:
-            self._fail(None, path, "file", f"has {found} bytes instead of {size}")
+        if (wrong := wrong_size(found, size)) is not None:
+            self._fail(None, path, "file", wrong)
         return found == size
-
-    def _sha256(self, path: str, size: int) -> str:
-        digest = hashlib.sha256()
-        for offset in range(0, size, _CHUNK):
-            digest.update(self.archive.store.read_range(path, offset, min(_CHUNK, size - offset)))
-        return digest.hexdigest()
 
     def all_rows(self) -> Iterator[list[IndexRow]]:
         """Every row that can be read; a damaged row group does not hide the others."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
-from lichen.jobs.evaluate import Curve, compare, load_pictures, rd_points
+from lichen.jobs.evaluate import Curve, compare, load_pictures, measured_curve
 from lichen.jobs.measures import Metric, available
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import open_cache, write_held_out
@@ -106,7 +106,7 @@ def run(
         files = write_held_out(crops, held, Path(scratch) / "held")[:: max(1, held // pictures)][:pictures]
         images = [load_pictures(path)[path.name] for path in files]
         metrics = available()
-        rivals = [_curve(load_codec(name), images, metrics) for name in RIVALS]
+        rivals = [measured_curve(load_codec(name), images, metrics=metrics) for name in RIVALS]
         cases = [_case("before", load_codec(codec), images, rivals, metrics)]
         for choice, tell in zip(choices, told([one.name for one in choices], report), strict=True):
             config = TrainConfig(
@@ -123,16 +123,10 @@ def run(
     return cases
 
 
-def _curve(codec: Codec, images: Sequence[Pixels], metrics: Sequence[Metric]) -> Curve:
-    qualities = QUALITIES if codec.name not in RIVALS else None
-    points = rd_points(codec, images, qualities, metrics=metrics)
-    return Curve(name=codec.name, source="measured now", measured=True, points=tuple(points))
-
-
 def _case(
     name: str, codec: Codec, images: Sequence[Pixels], rivals: Sequence[Curve], metrics: Sequence[Metric]
 ) -> MixCase:
-    own = _curve(codec, images, metrics)
+    own = measured_curve(codec, images, QUALITIES, metrics=metrics)
     return MixCase(
         name=name,
         bd_rate={rival.name: {metric: compare(own, rival, metric).percent for metric in metrics} for rival in rivals},

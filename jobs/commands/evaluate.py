@@ -90,6 +90,10 @@ def evaluate(
     elif anchors == "auto" and evaluation.is_kodak(pictures):
         curves = evaluation.read_anchors()
 
+    if note is not None:
+        from lichen.jobs.notes import card_to_note, write_note
+
+        card_to_note(note, tested.digest)
     steps = len(qualities or evaluation.default_qualities(codec))
     steps += sum(len(evaluation.default_qualities(other.name)) for other in others)
     with console.progress("Evaluating", steps * len(pictures)) as advance:
@@ -110,8 +114,6 @@ def evaluate(
     if save is not None:
         save.write_text(console.json_text(result), encoding="utf-8")
     if note is not None:
-        from lichen.jobs.notes import write_note
-
         write_note(note, result)
     if as_json:
         console.write_json(result)

@@ -12,6 +12,7 @@ from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot, write_snapshot
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.archive.verified import wrong_size
 
 
 def lost_jobs(store: Store) -> tuple[str, ...]:
@@ -64,9 +65,8 @@ def check_codecs(store: Store) -> None:
     for digest, files in {} if snapshot is None else snapshot.codecs.items():
         for extension, size in files.items():
             path = layout.codec_path(digest, extension)
-            if (found := sizes.get(path)) != size:
-                is_there = "is missing" if found is None else f"has {found} bytes instead of {size}"
+            if (wrong := wrong_size(sizes.get(path), size)) is not None:
                 raise CorruptArchive(
-                    f"{path} {is_there}, and pictures of the archive do not decode without it. Put it back from a copy "
+                    f"{path} {wrong}, and pictures of the archive do not decode without it. Put it back from a copy "
                     "of the archive, or delete what is there of it and compress with the codec that wrote it"
                 )

@@ -27,7 +27,7 @@ from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.job import read_job
 from lichen.pipeline.archive.manifest import Fields, FileRecord, Json, dump, require
 from lichen.pipeline.archive.store import Store
-from lichen.pipeline.archive.verified import create_verified, put_file_verified
+from lichen.pipeline.archive.verified import create_verified, put_file_verified, wrong_size
 
 PART_ROWS = 1_000_000
 """Rows of one index file of a snapshot."""
@@ -252,10 +252,9 @@ def _whole(store: Store, commits: list[ShardCommit], restoring: bool) -> list[Sh
             records = [commit.index]  # what a payload file that was cut still holds can be read
         for record in records:
             path = layout.shard_path(record.file)
-            if (found := sizes.get(path)) != record.size:
-                is_there = "is missing" if found is None else f"has {found} bytes instead of {record.size}"
+            if (wrong := wrong_size(sizes.get(path), record.size)) is not None:
                 raise CorruptArchive(
-                    f"{path} {is_there}, but was committed. Put it back from a copy of the archive, or delete "
+                    f"{path} {wrong}, but was committed. Put it back from a copy of the archive, or delete "
                     f"{layout.commit_path(commit.shard)}, and the same command makes its pictures again"
                 )
         whole.append(commit)

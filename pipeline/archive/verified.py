@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from lichen.models.errors import VerificationFailed
@@ -48,16 +47,21 @@ def put_file_verified(store: Store, path: str, local: Path, rows: int) -> FileRe
 
 def compare(store: Store, path: str, size: int, sha256: str) -> None:
     """Read an object back; unless it is what was written, delete it and raise ``VerificationFailed``."""
-    digest = hashlib.sha256()
-    stored = store.size(path)
-    if stored == size:
-        for chunk in _chunks(store, path, size):
-            digest.update(chunk)
-    if stored != size or digest.hexdigest() != sha256:
+    if store.size(path) != size or stored_sha256(store, path, size) != sha256:
         store.delete([path])
         raise VerificationFailed(f"{store.url}/{path} does not hold the {size} bytes that were written")
 
 
-def _chunks(store: Store, path: str, size: int) -> Iterator[bytes]:
+def stored_sha256(store: Store, path: str, size: int) -> str:
+    """The SHA-256 of an object of that many bytes, read in pieces, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
     for offset in range(0, size, READ_BACK):
-        yield store.read_range(path, offset, min(READ_BACK, size - offset))
+        digest.update(store.read_range(path, offset, min(READ_BACK, size - offset)))
+    return digest.hexdigest()
+
+
+def wrong_size(found: int | None, size: int) -> str | None:
+    """What is to be said of an object that has ``found`` bytes, None where it is missing; None if that is ``size``."""
+    if found == size:
+        return None
+    return "is missing" if found is None else f"has {found} bytes instead of {size}"

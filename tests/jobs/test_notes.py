@@ -63,3 +63,9 @@ def test_only_the_measures_that_were_asked_for(tmp_path: Path) -> None:
     assert point["psnr"] and point["ssimulacra2"] and point["ms_ssim"] is point["butteraugli"] is None
     wrong = CliRunner().invoke(build_app(), [*arguments, "--measures", "vmaf"])
     assert wrong.exit_code == 2 and "ssimulacra2" in wrong.stderr
+
+
+def test_a_card_that_is_not_there_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    arguments = ["evaluate", str(KODAK), "--codec", "jpeg", "--against", "none", "--quality", "50"]
+    done = CliRunner().invoke(build_app(), [*arguments, "--note", str(tmp_path / "none.json")])
+    assert done.exit_code == 2 and "none.json" in done.stderr and "jpeg on" not in done.stdout

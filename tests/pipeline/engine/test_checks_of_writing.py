@@ -16,7 +16,6 @@ from lichen.models.codec import Decoded
 from lichen.models.errors import TooManyFailures, VerificationFailed
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import ShardWriter
-from lichen.pipeline.archive.store import LocalStore
 from lichen.pipeline.engine import compress
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
@@ -100,18 +99,3 @@ def test_side_data_that_lose_something(
     what = "another alpha plane" if "alpha" in lost or lost == "all" else "other metadata"
     assert archive.row("a.png").reason == f"verification failed: {what} was unpacked than packed"
     assert archive.original("a.png") == (folder / "a.png").read_bytes()
-
-
-def test_progress_that_cannot_be_written_ends_no_job(
-    config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    honest = LocalStore._put
-
-    def put(store: LocalStore, path: str, data: bytes) -> None:
-        if path.endswith("progress.json"):
-            raise OSError("try again later")
-        honest(store, path, data)
-
-    monkeypatch.setattr(LocalStore, "_put", put)
-    job = config(pictures(2))
-    assert run_job(job).counts.compressed == 2 and verify_archive(Archive.open(job.archive)).ok

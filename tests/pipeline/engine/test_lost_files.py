@@ -122,7 +122,7 @@ def test_progress_that_cannot_be_written_ends_no_job(
 
     monkeypatch.setattr(LocalStore, "_put", refuse)
     job = config(pictures(3))
-    assert run_job(job).counts.compressed == 3
+    assert run_job(job).counts.compressed == 3 and verify_archive(Archive.open(job.archive)).ok
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])
