@@ -15,10 +15,11 @@ WORKDIR /src
 # Dependencies first, from the declaration and empty packages, so that a change of the code does not install
 # torch and ray again.
 COPY pyproject.toml setup.py README.md LICENSE ./
-RUN mkdir models pipeline jobs \
-    && touch models/__init__.py pipeline/__init__.py jobs/__init__.py \
+RUN mkdir lichen models pipeline jobs \
+    && touch lichen/__init__.py models/__init__.py pipeline/__init__.py jobs/__init__.py \
     && /opt/lichen/bin/pip install --quiet .
 
+COPY lichen lichen
 COPY models models
 COPY pipeline pipeline
 COPY jobs jobs

@@ -57,7 +57,7 @@ $(VENV)/.dev: $(VENV)/.installed
 # A strict editable install is a tree of links, one for each file, so it must be made again (2 s) when a file
 # comes or goes. The list of files is written anew on every call but touched only when it differs.
 $(VENV)/.files: FORCE | $(BIN)/python
-	@find models pipeline jobs -type f ! -name '*.pyc' | LC_ALL=C sort > $@.new
+	@find lichen models pipeline jobs -type f ! -name '*.pyc' | LC_ALL=C sort > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 $(VENV)/.linked: $(VENV)/.installed $(VENV)/.files
@@ -78,8 +78,9 @@ lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Not from here, where mypy would take the folder lichen/ for the whole package.
 typecheck: dev
-	$(BIN)/mypy
+	cd build && $(abspath $(BIN))/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
 check: test lint typecheck
 

@@ -1,4 +1,4 @@
-"""Finds the packages: each folder under models/, pipeline/ and jobs/, with ``lichen.`` in front of its name.
+"""Finds the packages: lichen/ and what is under models/, pipeline/ and jobs/, these with ``lichen.`` in front.
 
 Everything else about the project is in pyproject.toml.
 """
@@ -7,4 +7,6 @@ from setuptools import find_packages, setup
 
 ROOTS = ("models", "pipeline", "jobs")
 
-setup(packages=[f"lichen.{name}" for name in find_packages(include=[p for r in ROOTS for p in (r, f"{r}.*")])])
+INSIDE = [f"lichen.{name}" for name in find_packages(include=[p for r in ROOTS for p in (r, f"{r}.*")])]
+
+setup(packages=["lichen", *INSIDE])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lichen.models.errors import NotComparable
+from lichen.errors import NotComparable
 
 Point: TypeAlias = tuple[float, float]
 """Rate in bits per pixel, quality in dB."""

@@ -20,9 +20,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lichen.errors import JobInterrupted, LichenError
 from lichen.jobs import commands
 from lichen.jobs.leaving import leave
-from lichen.models.errors import JobInterrupted, LichenError
 
 ORDER = (
     "compress",

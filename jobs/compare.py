@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import cast
 
+from lichen.errors import UsageError
 from lichen.jobs.evaluate import Comparison, Curve, compare, measured_curve
 from lichen.models.architectures import Config, cost
 from lichen.models.codec import Codec, Pixels
-from lichen.models.errors import UsageError
 from lichen.models.learned import LearnedCodec
 from lichen.models.snapped import SnappedCodec
 

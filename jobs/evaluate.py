@@ -20,12 +20,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from lichen.defaults import EFFORT
+from lichen.errors import NotAPicture, NotComparable, UsageError, VerificationFailed
 from lichen.jobs.bdrate import Point, bd_rate
 from lichen.jobs.measures import MEASURES, Metric, available
 from lichen.models.classical import ClassicalCodec
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Codec, Pixels
-from lichen.models.defaults import EFFORT
-from lichen.models.errors import NotAPicture, NotComparable, UsageError, VerificationFailed
 from lichen.pipeline.images import read_picture
 
 QUALITIES = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0)

@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias
 
 from PIL import Image
 
+from lichen.errors import JobError
 from lichen.models.codec import Pixels
-from lichen.models.errors import JobError
 from lichen.pipeline.measures.ms_ssim import ms_ssim
 from lichen.pipeline.measures.ssimulacra2 import ssimulacra2
 from lichen.pipeline.quality import psnr

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lichen.errors import UsageError
 from lichen.jobs.display import many
 from lichen.jobs.evaluate import Evaluation, is_kodak
 from lichen.jobs.measures import MEASURES
 from lichen.models.arrays import pretty
 from lichen.models.card import decoder_card, parse_card
-from lichen.models.errors import UsageError
 from lichen.models.zoo import write_whole
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 
 if TYPE_CHECKING:
     from lichen.pipeline.archive.reader import Archive

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lichen.errors import InvalidCodec, UsageError
 from lichen.models import checkpoint, published
 from lichen.models.card import decoder_card, parse_card
-from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.hypercontext import HyperContext
 from lichen.models.learned import LearnedCodec
 from lichen.models.networks.cwam import CWAMConfig

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lichen.models.errors import InvalidCodec
+from lichen.errors import InvalidCodec
 
 MAX_BYTES = 1 << 29
 """Largest safetensors file that is looked at."""

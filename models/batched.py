@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lichen.defaults import EFFORT
+from lichen.errors import CodecMismatch, CorruptBitstream, UnsupportedPicture, UsageError
 from lichen.models import bitstream
 from lichen.models.codec import MAX_QUALITY, Decoded, Encoded, Pixels, check_effort, check_qualities, symbol_digest
-from lichen.models.defaults import EFFORT
-from lichen.models.errors import CodecMismatch, CorruptBitstream, UnsupportedPicture, UsageError
 from lichen.models.fixedpoint import SYMBOL_LIMIT
 from lichen.models.integer import code_quality, quality_code
 from lichen.models.placement import Placement

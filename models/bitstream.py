@@ -13,7 +13,7 @@ from typing import Final
 
 import google_crc32c
 
-from lichen.models.errors import CorruptBitstream
+from lichen.errors import CorruptBitstream
 
 MAGIC: Final = b"\xa7L"
 VERSION: Final = 1

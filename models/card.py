@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lichen.models.errors import InvalidCodec
+from lichen.errors import InvalidCodec
 
 if TYPE_CHECKING:
     from lichen.models.codec import Codec

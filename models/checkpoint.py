@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lichen.errors import InvalidCodec, UsageError
 from lichen.models.arrays import (
     Arrays,
     canonical,
@@ -25,7 +26,6 @@ from lichen.models.arrays import (
     read_arrays,
 )
 from lichen.models.card import check_digest, check_fields, decoder_card, number_between, parse_card
-from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.export import integer_prior, restore_floats
 from lichen.models.hypercontext import HyperContext
 from lichen.models.integer import IntegerPrior, self_test

@@ -25,10 +25,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from lichen.defaults import EFFORT
+from lichen.errors import CorruptBitstream, UnsupportedPicture, UsageError
 from lichen.models.classical_formats import DECODE_ERRORS, FORMATS, jxl_size, stated_size
 from lichen.models.codec import Decoded, Encoded, Pixels, check_effort, check_qualities, symbol_digest
-from lichen.models.defaults import EFFORT
-from lichen.models.errors import CorruptBitstream, UnsupportedPicture, UsageError
 
 __all__ = ["CLASSICAL_NAMES", "DECODE_ERRORS", "ClassicalCodec", "jxl_size", "stated_size"]
 

@@ -10,8 +10,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from lichen.models.defaults import EFFORT
-from lichen.models.errors import UsageError
+from lichen.defaults import EFFORT
+from lichen.errors import UsageError
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """An RGB picture: ``(height, width, 3)`` uint8."""

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lichen.errors import TrainingError
 from lichen.models.entropy.tables import CoderTables, tables_from_pmfs
-from lichen.models.errors import TrainingError
 from lichen.models.fixedpoint import UNIT, WEIGHT_UNIT
 from lichen.models.hypercontext import LEVELS, PHASES, HyperContext
 from lichen.models.integer import KERNELS, LAYERS, IntegerPrior

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 
 

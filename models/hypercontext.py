@@ -17,9 +17,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lichen.errors import CorruptBitstream, InvalidCodec
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
-from lichen.models.errors import CorruptBitstream, InvalidCodec
 from lichen.models.fixedpoint import LIMIT, SLOPE, SYMBOL_LIMIT, UNIT, WEIGHT_UNIT
 
 NEIGHBOURS = 3

@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lichen.errors import InvalidCodec
 from lichen.models.codec import symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
-from lichen.models.errors import InvalidCodec
 from lichen.models.fixedpoint import LIMIT, SLOPE, UNIT, WEIGHT_UNIT
 from lichen.models.hypercontext import LEVELS, HyperContext
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lichen.errors import InvalidCodec
 from lichen.models import annealing, bitstream
 from lichen.models.annealing import PASSES, Task, anneal, windows
 from lichen.models.batched import BatchedCodec, narrow
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
-from lichen.models.errors import InvalidCodec
 from lichen.models.fixedpoint import SYMBOL_LIMIT, UNIT
 from lichen.models.integer import IntegerPrior, ScaleNetwork, code_quality, self_test
 from lichen.models.networks.hyperprior import (

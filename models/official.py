@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lichen.models.errors import InvalidCodec, UnknownCodec, UsageError
+from lichen.errors import InvalidCodec, UnknownCodec, UsageError
 from lichen.models.networks.cwam import CWAM, CWAMConfig
 from lichen.models.networks.hyperpriors import KINDS, HyperpriorConfig, hyperprior
 from lichen.models.networks.stepped import SteppedNetwork

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

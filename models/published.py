@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lichen.errors import InvalidCodec, UsageError
 from lichen.models.arrays import (
     Arrays,
     canonical,
@@ -35,7 +36,6 @@ from lichen.models.entropy.tables import (
     gaussian_tables,
     tables_from_pmfs,
 )
-from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.networks.cwam import CWAM, CWAMConfig
 from lichen.models.networks.grouped import STAGES, GroupedConfig, GroupedNetwork
 from lichen.models.networks.hyperpriors import KINDS, HyperpriorConfig, hyperprior

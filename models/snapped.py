@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lichen.errors import InvalidCodec
 from lichen.models import bitstream
 from lichen.models.batched import BatchedCodec, narrow
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
-from lichen.models.errors import InvalidCodec
 from lichen.models.fixedpoint import SYMBOL_LIMIT
 from lichen.models.integer import code_quality
 from lichen.models.networks.stepped import SCALE_MIN, Step, SteppedNetwork

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lichen.errors import CorruptBitstream, InvalidCodec
 from lichen.models.bitstream import read_varint, varint
-from lichen.models.errors import CorruptBitstream, InvalidCodec
 
 GUARD = 2.0**-22
 """Distance from a boundary, in units of the integer, within which a value is listed. Noise is some 2**-40."""

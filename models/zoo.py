@@ -20,10 +20,10 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lichen.models import defaults
+from lichen import defaults
+from lichen.errors import InvalidCodec, UnknownCodec, UsageError
 from lichen.models.card import is_version, parse_card
 from lichen.models.codec import Codec
-from lichen.models.errors import InvalidCodec, UnknownCodec, UsageError
 
 CodecFactory: TypeAlias = Callable[..., Codec]
 """Called with the keywords ``device`` and ``precision``."""

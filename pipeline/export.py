@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-from lichen.models.errors import LichenError, UsageError
+from lichen.errors import LichenError, UsageError
 from lichen.pipeline.archive.index import IndexRow
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.images import save_picture, to_pil

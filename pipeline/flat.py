@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lichen.errors import CorruptArchive
 from lichen.models.codec import Pixels
-from lichen.models.errors import CorruptArchive
 
 MAX_LEVEL = 4
 MAX_COLOURS = 255

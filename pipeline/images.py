@@ -42,8 +42,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from lichen.errors import DamagedPicture, NotAPicture, UndecodablePicture, UnsupportedPicture
 from lichen.models.codec import Pixels
-from lichen.models.errors import DamagedPicture, NotAPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline import formats
 from lichen.pipeline.pictures import avif, jpeg, jpeg2000, png, raster, tiff, webp
 from lichen.pipeline.pictures.directory import check_exif

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from lichen.errors import UsageError
 from lichen.models.codec import Codec
-from lichen.models.errors import UsageError
 from lichen.pipeline.closing import Closing
 
 LARGE_PIXELS = 1 << 24

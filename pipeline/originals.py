@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lichen.models.errors import SourceUnreadable
+from lichen.errors import SourceUnreadable
 from lichen.pipeline.archive.index import IndexRow
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejected import read_rejected

@@ -17,8 +17,8 @@ from hashlib import sha256
 
 import pyarrow as pa
 
+from lichen.errors import CorruptArchive
 from lichen.models.classical_formats import DECODE_ERRORS, encode_jxl, jxl_size, stated_size
-from lichen.models.errors import CorruptArchive
 from lichen.pipeline.archive.index import Packing
 from lichen.pipeline.lanes import LARGE_PIXELS
 from lichen.pipeline.pictures.limits import MAX_PIXELS

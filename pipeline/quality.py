@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lichen.errors import UsageError
 from lichen.models.codec import Pixels
-from lichen.models.errors import UsageError
 from lichen.pipeline.images import grey_plane
 from lichen.pipeline.measures.kernels import check_pair, kernel
 from lichen.pipeline.measures.ms_ssim import ms_ssim

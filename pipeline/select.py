@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import translate
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.archive.index import IndexRow, to_rows
 from lichen.pipeline.archive.reader import Archive
 

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, WebPImagePlugin
 
+from lichen.errors import CorruptArchive
 from lichen.models.codec import Pixels
-from lichen.models.errors import CorruptArchive
 from lichen.pipeline.flat import MAX_LEVEL, Flat, paint, squares
 
 Block: TypeAlias = tuple[str, bytes]

@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from lichen.models import defaults
+from lichen import defaults
+from lichen.errors import UsageError
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.errors import UsageError
 
 if TYPE_CHECKING:
     from lichen.pipeline.quality import Quality

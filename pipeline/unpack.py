@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Generic, TypeAlias, TypeVar
 
+from lichen.errors import ArchiveError, LichenError, UsageError
 from lichen.models.codec import Codec, Decoded
-from lichen.models.errors import ArchiveError, LichenError, UsageError
 from lichen.pipeline.archive.decoding import check_shape, held, original_bytes, other_size, windows
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.archive.reader import Archive

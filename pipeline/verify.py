@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lichen.errors import ArchiveError, LichenError
 from lichen.models.codec import symbol_digest
-from lichen.models.errors import ArchiveError, LichenError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit, list_commits
 from lichen.pipeline.archive.index import IndexRow, to_rows

@@ -90,8 +90,8 @@ def _write_archive(
     Goes through the archive's own writers, without the engine. Files that are no pictures are skipped;
     ``unreadable`` maps keys to messages for the quarantine.
     """
+    from lichen.errors import NotAPicture, SourceUnreadable, UndecodablePicture, UnsupportedPicture
     from lichen.models.codec import symbol_digest
-    from lichen.models.errors import NotAPicture, SourceUnreadable, UndecodablePicture, UnsupportedPicture
     from lichen.models.zoo import load_codec
     from lichen.pipeline.archive import layout
     from lichen.pipeline.archive.codecs import put_codec

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("models", "pipeline", "jobs")
+PACKAGES = ("lichen", "models", "pipeline", "jobs")
+"""Folders at the top: ``lichen`` itself and the packages inside it."""
 DATA = (".json", ".safetensors", ".typed", ".html", ".csv", ".md")
 
 
@@ -29,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_module_and_data_file_is_in_the_wheel(wheel: Path) -> None:
     expected = {
-        f"lichen/{path.relative_to(ROOT).as_posix()}"
+        f"lichen/{path.relative_to(ROOT).as_posix()}".removeprefix("lichen/" if name == "lichen" else "")
         for name in PACKAGES
         for path in (ROOT / name).rglob("*")
         if path.suffix in (".py", *DATA) and "__pycache__" not in path.parts
@@ -37,8 +38,8 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         shipped = {name for name in content.namelist() if ".dist-info/" not in name}
     assert shipped == expected
-    assert {f"lichen/{name}/py.typed" for name in PACKAGES} <= shipped
-    assert "lichen/__init__.py" not in shipped  # a namespace: nothing at the top to import by accident
+    assert {"lichen/__init__.py", "lichen/py.typed"} <= shipped
+    assert {f"lichen/{name}/py.typed" for name in PACKAGES[1:]} <= shipped
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:

@@ -19,11 +19,12 @@ from typing import Any, Final, Protocol
 
 import torch
 
+from lichen import defaults
+from lichen.errors import UsageError, VerificationFailed
 from lichen.jobs.bench.mean_scale import SIZE, MeanScaleCodec, mean_scale_network, to_pixels, to_tensor, trained_network
 from lichen.jobs.evaluate import load_pictures
-from lichen.models import bitstream, defaults
+from lichen.models import bitstream
 from lichen.models.codec import Decoded, Encoded, Pixels
-from lichen.models.errors import UsageError, VerificationFailed
 from lichen.models.learned import LearnedCodec
 from lichen.models.planes import GRID
 from lichen.models.zoo import load_codec

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from lichen.defaults import EFFORT
+from lichen.errors import UsageError
 from lichen.jobs.evaluate import Comparison, Curve, compare, rd_points
 from lichen.models.codec import Codec, Pixels, check_effort
-from lichen.models.defaults import EFFORT
-from lichen.models.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,14 +14,14 @@ from typing import Any
 
 from torch import Tensor
 
+from lichen import defaults
+from lichen.errors import UsageError
 from lichen.jobs.bdrate import Point, bd_rate
 from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import open_cache
 from lichen.jobs.training.loop import VALIDATION_QUALITIES, Trainer
-from lichen.models import defaults
 from lichen.models.architectures import network_from_files
-from lichen.models.errors import UsageError
 from lichen.models.networks.hyperprior import RateProxy, logistic_bits, secant_bits
 from lichen.models.networks.network import CodecNetwork
 from lichen.models.networks.rounding import noisy, rounded

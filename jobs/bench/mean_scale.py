@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lichen.errors import UsageError
 from lichen.models import bitstream
 from lichen.models.architectures import network_from_files
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
-from lichen.models.errors import UsageError
 from lichen.models.networks.hyperpriors import HyperpriorConfig
 from lichen.models.planes import GRID, padded_part, round_up, to_planes
 from lichen.models.tiling import Window

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from lichen.models import defaults
+from lichen import defaults
+from lichen.errors import UsageError
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Codec, Pixels
-from lichen.models.errors import UsageError
 from lichen.models.zoo import load_codec
 from lichen.pipeline.engine.choice import Choice
 from lichen.pipeline.engine.compress import Compressed, Compressor, Stopwatch

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lichen.models import defaults
+from lichen import defaults
 
 
 def mixed(

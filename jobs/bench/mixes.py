@@ -16,13 +16,13 @@ from typing import cast
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from lichen import defaults
 from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.evaluate import Curve, compare, load_pictures, measured_curve
 from lichen.jobs.measures import Metric, available
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import open_cache, write_held_out
 from lichen.jobs.training.loop import Trainer
-from lichen.models import defaults
 from lichen.models.architectures import Config, export, load_full, network_from_files
 from lichen.models.codec import Codec, Pixels
 from lichen.models.perceptual.distortion import Mix

@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lichen import defaults
+from lichen.errors import ArchiveError, UsageError
 from lichen.jobs.bench.bare import BareSpeed, measure
-from lichen.models import defaults
-from lichen.models.errors import ArchiveError, UsageError
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lichen.models.errors import LichenError
+from lichen.errors import LichenError
 
 OTHER_CPU = {
     "ATEN_CPU_CAPABILITY": "default",

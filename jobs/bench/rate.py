@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lichen import defaults
 from lichen.jobs.evaluate import load_pictures
 from lichen.jobs.training.run import best_network
-from lichen.models import defaults
 from lichen.models.architectures import load_full, network_from_files
 from lichen.models.codec import Pixels
 from lichen.models.learned import LearnedCodec

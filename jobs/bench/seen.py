@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lichen.errors import UsageError
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Codec, Pixels
-from lichen.models.errors import UsageError
 from lichen.pipeline.measures.ssimulacra2 import ssimulacra2
 
 SIDE = 256

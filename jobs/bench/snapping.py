@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
+from lichen.errors import UsageError
 from lichen.models.architectures import build, config_of, export, load_full
 from lichen.models.bitstream import unpack
 from lichen.models.codec import Pixels
-from lichen.models.errors import UsageError
 from lichen.models.placement import place
 from lichen.models.published import load_unportable
 from lichen.models.snapped import SnappedCodec

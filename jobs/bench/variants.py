@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+from lichen.errors import UsageError
 from lichen.jobs.training.loop import Trainer
-from lichen.models.errors import UsageError
 
 Report = Callable[[float, str], None]
 """Called with the share of all work that is done, 0 to 1, and the name of what is being trained."""

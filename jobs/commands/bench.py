@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
+from lichen import defaults
+from lichen.errors import VerificationFailed
 from lichen.jobs.bench import trainings
 from lichen.jobs.bench.mixed_command import mixed
-from lichen.models import defaults
-from lichen.models.errors import VerificationFailed
 
 
 def register(app: typer.Typer) -> None:

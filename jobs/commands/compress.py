@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lichen import defaults
+from lichen.errors import UsageError
 from lichen.jobs import options
-from lichen.models import defaults
-from lichen.models.errors import UsageError
 
 if TYPE_CHECKING:
     from lichen.jobs.live import Live
@@ -128,47 +129,52 @@ def compress(
     if local and address is not None:
         raise UsageError("--local works without Ray, so without --address")
 
-    from lichen.jobs import console
-    from lichen.jobs.live import Live
-    from lichen.pipeline.engine.config import JobConfig
-    from lichen.pipeline.engine.driver import run_job
+    from lichen.pipeline.engine.spawn import ahead
 
-    config = JobConfig(
-        source=tuple(paths[:-1]),
-        archive=paths[-1],
-        codec=codec,
-        quality=quality,
-        effort=effort,
-        min_psnr=min_psnr,
-        min_ms_ssim=min_ms_ssim,
-        min_ssimulacra2=min_ssimulacra2,
-        target_bpp=target_bpp,
-        psnr_floor=psnr_floor,
-        block_psnr_floor=block_psnr_floor,
-        ms_ssim=ms_ssim,
-        ssimulacra2=ssimulacra2,
-        lossless=lossless,
-        store_plain=store_plain,
-        store_others=store_others,
-        hidden=hidden,
-        on_duplicate=on_duplicate.value,
-        on_collision=on_collision.value,
-        abandon=abandon,
-        picture_timeout=picture_timeout,
-        max_source_bytes=max_source_bytes,
-        shard_bytes=None if shard_megabytes is None else shard_megabytes * 1_000_000,
-        executor="local" if local else "auto",
-        address=address,
-        workers=workers,
-        gpus_per_worker=gpus_per_worker,
-        cpus_per_worker=cpus_per_worker,
-        device=device,
-        precision=precision,
-        source_options=options.storage_options(source_options),
-        archive_options=options.storage_options(storage_options),
-    )
-    with Live("Compressing") as live:
-        summary = run_job(config, lambda progress: _show(live, progress))
+    # What `choose` of the executors will say, in all likelihood; if not, the process goes as it came.
+    in_process = not local and address is None and (workers or 1) == 1 and gpus_per_worker is None
+    with ahead() if in_process else nullcontext():
+        from lichen.jobs import console
+        from lichen.jobs.live import Live
+        from lichen.pipeline.engine.config import JobConfig
+        from lichen.pipeline.engine.driver import run_job
+
+        config = JobConfig(
+            source=tuple(paths[:-1]),
+            archive=paths[-1],
+            codec=codec,
+            quality=quality,
+            effort=effort,
+            min_psnr=min_psnr,
+            min_ms_ssim=min_ms_ssim,
+            min_ssimulacra2=min_ssimulacra2,
+            target_bpp=target_bpp,
+            psnr_floor=psnr_floor,
+            block_psnr_floor=block_psnr_floor,
+            ms_ssim=ms_ssim,
+            ssimulacra2=ssimulacra2,
+            lossless=lossless,
+            store_plain=store_plain,
+            store_others=store_others,
+            hidden=hidden,
+            on_duplicate=on_duplicate.value,
+            on_collision=on_collision.value,
+            abandon=abandon,
+            picture_timeout=picture_timeout,
+            max_source_bytes=max_source_bytes,
+            shard_bytes=None if shard_megabytes is None else shard_megabytes * 1_000_000,
+            executor="local" if local else "auto",
+            address=address,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            cpus_per_worker=cpus_per_worker,
+            device=device,
+            precision=precision,
+            source_options=options.storage_options(source_options),
+            archive_options=options.storage_options(storage_options),
+        )
+        with Live("Compressing") as live:
+            summary = run_job(config, lambda progress: _show(live, progress))
     if as_json:
         console.write_json(console.jsonable(summary) | {"exit_code": summary.exit_code})
     else:

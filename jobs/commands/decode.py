@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lichen.errors import UsageError
 from lichen.jobs import options
-from lichen.models.errors import UsageError
 
 SHOWN = 20
 

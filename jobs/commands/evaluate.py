@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lichen.models import defaults
-from lichen.models.errors import UsageError
+from lichen import defaults
+from lichen.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
+from lichen import defaults
+from lichen.errors import UsageError
 from lichen.jobs import options
-from lichen.models import defaults
-from lichen.models.errors import UsageError
 from lichen.models.perceptual.distortion import Mix
 
 

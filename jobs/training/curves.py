@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lichen.models.errors import TrainingError
+from lichen.errors import TrainingError
 
 Table = dict[str, NDArray[np.float64]]
 POINTS = 400

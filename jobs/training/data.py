@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lichen.models.errors import TrainingError
+from lichen.errors import TrainingError
 
 MIDDLE_SIDE = 512
 """Pixels a side of what validation looks at: small crops are mostly border to a hyper-latent at 1/64."""

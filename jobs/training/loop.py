@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lichen.errors import TrainingError, UsageError
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import CropSampler, PictureCache, middles, split
 from lichen.jobs.training.gradients import Gradients
 from lichen.jobs.training.soap import Soap
 from lichen.models.architectures import Config, build, from_json, to_json
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.errors import TrainingError, UsageError
 from lichen.models.networks.initialise import conditioning, initialise
 from lichen.models.networks.network import CodecNetwork
 from lichen.models.perceptual.distortion import SMALLEST_SIDE

@@ -11,14 +11,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from lichen import defaults
+from lichen.errors import InvalidCodec, TrainingError, UsageError
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, truncate_log
 from lichen.jobs.training.data import PictureCache, open_cache, write_held_out
 from lichen.jobs.training.hypercontext import CROPS, SIDE, fit_context
 from lichen.jobs.training.loop import Progress, Trainer
-from lichen.models import defaults
 from lichen.models.architectures import Config, Network, build, export, from_json, load_full, network_from_files
-from lichen.models.errors import InvalidCodec, TrainingError, UsageError
 from lichen.models.growing import grow
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.placement import place

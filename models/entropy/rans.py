@@ -26,8 +26,8 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from lichen.errors import CorruptBitstream, InvalidCodec
 from lichen.models.entropy.tables import ESCAPE, CoderTables
-from lichen.models.errors import CorruptBitstream, InvalidCodec
 
 STATE_BITS: Final = 36
 MAX_SYMBOLS: Final = (1 << 31) - 1

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lichen.models.errors import InvalidCodec
+from lichen.errors import InvalidCodec
 
 PRECISION: Final = 16
 TOTAL: Final = 1 << PRECISION

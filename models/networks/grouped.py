@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.models.networks.blocks import ConvBlock, GatedFeedForward, LayerNorm2d
 from lichen.models.networks.hscatb import HybridBlock
 from lichen.models.networks.layers import conv, deconv, subpixel

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.models.networks.blocks import shuffle, unshuffle
 from lichen.models.networks.context import ContextNetwork, hyper_pair
 from lichen.models.networks.layers import (

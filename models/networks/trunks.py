@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.models.networks import hscatb, s2cformer
 from lichen.models.networks.cwam import CrossWindowModule
 from lichen.models.networks.s2cformer import S2CBlock

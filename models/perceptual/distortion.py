@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from lichen.errors import InvalidCodec, UsageError
 from lichen.models.card import number_between
-from lichen.models.errors import InvalidCodec, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.archive.pages import check_lengths, read_pages
 from lichen.pipeline.archive.store_file import Refused, StoreFile
 

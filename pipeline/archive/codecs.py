@@ -6,9 +6,9 @@ import threading
 from collections.abc import Mapping
 from typing import Protocol
 
+from lichen.errors import CorruptArchive, InvalidCodec, MissingObject
 from lichen.models.card import MAX_JSON_BYTES, parse_card
 from lichen.models.codec import Codec
-from lichen.models.errors import CorruptArchive, InvalidCodec, MissingObject
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.archive.verified import create_verified

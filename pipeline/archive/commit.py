@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from lichen.models.errors import CommitConflict, CorruptArchive
+from lichen.errors import CommitConflict, CorruptArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.manifest import Fields, FileRecord, Json, dump, load
 from lichen.pipeline.archive.plan import PlannedShard

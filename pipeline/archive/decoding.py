@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from PIL import Image
 
+from lichen.errors import CorruptArchive, LichenError, UndecodablePicture
 from lichen.models import bitstream
 from lichen.models.classical import stated_size
 from lichen.models.codec import Pixels
-from lichen.models.errors import CorruptArchive, LichenError, UndecodablePicture
 from lichen.pipeline.archive.index import IndexRow, Placement
 from lichen.pipeline.images import PILLOW_ERRORS, check_openable
 from lichen.pipeline.packing import unpack

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lichen.models.errors import ArchiveError, CorruptArchive, UsageError
+from lichen.errors import ArchiveError, CorruptArchive, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.bounded import BoundedParquet, parquet_errors
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits

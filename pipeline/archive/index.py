@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.archive.layout import DIGEST_PATTERN, FORMAT, is_name
 
 ROW_GROUP = 10_000
@@ -142,6 +142,11 @@ _ENCODING = {
 
 
 # --- rows and tables --------------------------------------------------------------------------------
+
+
+def import_pandas() -> None:
+    """Make pyarrow look for pandas now, as it does at the first array of Python objects (0.2 s), and not later."""
+    pa.array([""])
 
 
 def to_table(rows: Iterable[IndexRow]) -> pa.Table:

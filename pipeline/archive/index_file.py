@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from lichen.models.errors import CorruptArchive, MissingObject
+from lichen.errors import CorruptArchive, MissingObject
 from lichen.pipeline.archive.bounded import MAX_FOOTER, BoundedParquet, parquet_errors
 from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table, with_later_columns
 from lichen.pipeline.archive.store import Store

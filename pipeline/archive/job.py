@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lichen.models.errors import CorruptArchive, JobError
+from lichen.errors import CorruptArchive, JobError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.manifest import Fields, Json, dump, load, require
 from lichen.pipeline.archive.marker import read_marker

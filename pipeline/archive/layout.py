@@ -6,7 +6,7 @@ import re
 import secrets
 from datetime import UTC, datetime, timedelta
 
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 
 FORMAT = 1
 MARKER = "lichen.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lichen.models.errors import JobInterrupted, LeaseHeld, LeaseLost, StoreError
+from lichen.errors import JobInterrupted, LeaseHeld, LeaseLost, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.manifest import Fields, dump, load
 from lichen.pipeline.archive.store import Store

@@ -6,7 +6,7 @@ for garbage, and a job makes again what can be made again.
 
 from __future__ import annotations
 
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.marker import read_marker

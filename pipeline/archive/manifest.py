@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import google_crc32c
 
-from lichen.models.errors import CorruptArchive, MissingObject, UnsupportedArchive
+from lichen.errors import CorruptArchive, MissingObject, UnsupportedArchive
 from lichen.pipeline.archive.layout import FORMAT, check
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.sources.base import is_utf8

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from lichen.models.errors import ArchiveError, ArchiveNotFound, CorruptArchive, UsageError
+from lichen.errors import ArchiveError, ArchiveNotFound, CorruptArchive, UsageError
 from lichen.pipeline.archive.layout import FOLDERS, MARKER, PROBES, TEMPORARY, is_own, now
 from lichen.pipeline.archive.manifest import dump, load
 from lichen.pipeline.archive.store import Store

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lichen.models.errors import CorruptArchive, LeaseLost
+from lichen.errors import CorruptArchive, LeaseLost
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.manifest import dump, load

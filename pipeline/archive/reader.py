@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from lichen.models.codec import Codec
-from lichen.models.errors import (
+from lichen.errors import (
     ArchiveError,
     ArchiveNotFound,
     CorruptArchive,
@@ -26,6 +25,7 @@ from lichen.models.errors import (
     UndecodablePicture,
     UsageError,
 )
+from lichen.models.codec import Codec
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import CodecShelf
 from lichen.pipeline.archive.decoding import check_shape, open_original, original_bytes, other_size, windows

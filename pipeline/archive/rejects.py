@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.store import Store

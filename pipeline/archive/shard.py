@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import google_crc32c
 
-from lichen.models.errors import DuplicateKey, StoreError
+from lichen.errors import DuplicateKey, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit
 from lichen.pipeline.archive.index import IndexRow, check_table, index_bytes, to_table

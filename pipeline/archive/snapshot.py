@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lichen.models.errors import CorruptArchive, DuplicateKey, StoreError
+from lichen.errors import CorruptArchive, DuplicateKey, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import (
     ShardCommit,

@@ -11,7 +11,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.archive.store_base import READERS, TIMEOUT, Entry, Store
 from lichen.pipeline.archive.store_local import LocalStore
 from lichen.pipeline.sources.secrets import redact, split_credentials

@@ -20,7 +20,7 @@ from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
 
-from lichen.models.errors import CorruptArchive, MissingObject, StoreError
+from lichen.errors import CorruptArchive, MissingObject, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.ranges import MAX_GAP, MAX_REQUEST, plan_ranges
 from lichen.pipeline.archive.store_file import StoreFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from lichen.models.errors import VerificationFailed
+from lichen.errors import VerificationFailed
 from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.store import Store
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lichen.models.errors import DuplicateKey
+from lichen.errors import DuplicateKey
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.losses import lost_payloads

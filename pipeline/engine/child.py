@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lichen.models.errors import LichenError
+from lichen.errors import LichenError
+from lichen.pipeline.archive.index import import_pandas
 from lichen.pipeline.engine.config import Counts, ShardTask
 from lichen.pipeline.engine.executor import IN_FLIGHT
 from lichen.pipeline.engine.memory import keep_freed_memory
@@ -61,12 +62,13 @@ class _Child:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def serve(self) -> None:
-        settings = self._inbox.get()
         try:
             from lichen.pipeline.engine.worker import Worker
 
+            settings = self._inbox.get()
             worker = Worker(settings)
             self._say("loaded", worker.codec_files())
+            import_pandas()  # while the driver begins the job
         except Exception as error:  # noqa: BLE001 - the driver raises it
             self._say("refused", _portable(error))
             return

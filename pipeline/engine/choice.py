@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lichen.defaults import EFFORT
 from lichen.models.codec import MAX_QUALITY, Codec
-from lichen.models.defaults import EFFORT
 from lichen.pipeline.engine.compress import LARGER, Compressed, Compressor, Kept, Stopwatch
 from lichen.pipeline.engine.config import Shares
 from lichen.pipeline.engine.feed import Item

@@ -8,7 +8,7 @@ import socket
 
 import ray
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 
 _OBJECT_STORE = 128 * 1024 * 1024
 """Enough for lists of sources; the default would take a third of the memory."""

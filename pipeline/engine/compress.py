@@ -11,9 +11,9 @@ from time import perf_counter
 
 import numpy as np
 
+from lichen.defaults import EFFORT
+from lichen.errors import JobError, LichenError, VerificationFailed
 from lichen.models.codec import Codec, Decoded, Encoded, Pixels, symbol_digest
-from lichen.models.defaults import EFFORT
-from lichen.models.errors import JobError, LichenError, VerificationFailed
 from lichen.pipeline.engine.config import STAGES, Shares
 from lichen.pipeline.engine.feed import Item
 from lichen.pipeline.engine.flatness import FlatMaps

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from lichen.models import defaults
+from lichen import defaults
+from lichen.errors import UsageError
 from lichen.models.codec import check_effort
-from lichen.models.errors import UsageError
 from lichen.pipeline.archive.commit import ShardCommit
 from lichen.pipeline.archive.manifest import Json
 from lichen.pipeline.sources import MAX_SOURCE_BYTES, Source

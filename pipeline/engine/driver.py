@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from time import perf_counter
 
-from lichen.models.errors import CorruptArchive, JobError, JobInterrupted, StoreError, UsageError
+from lichen.errors import CorruptArchive, JobError, JobInterrupted, StoreError, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import put_codec
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
@@ -144,7 +144,7 @@ class _Driver:
                     if planner.complete and not len(schedule) and not schedule.in_flight:
                         self._show(job, planner, schedule, executor, started)  # the end, too
                         break
-                    events = executor.wait(TICK)
+                    events = executor.wait(TICK if schedule.in_flight else 0)  # else _hand_out waited for the listing
                     for event in events:
                         schedule.handle(event)
                     now = perf_counter()

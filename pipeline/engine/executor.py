@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from lichen.models.errors import JobInterrupted, UsageError
+from lichen.errors import JobInterrupted, UsageError
 from lichen.pipeline.engine.config import CodecFiles, Counts, ExecutorName, JobConfig, ShardResult, ShardTask
 
 IN_FLIGHT = 2

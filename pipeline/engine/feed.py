@@ -13,7 +13,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
-from lichen.models.errors import (
+from lichen.errors import (
     DamagedPicture,
     LichenError,
     NotAPicture,

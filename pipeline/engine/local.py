@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from lichen.models.errors import JobInterrupted, LichenError
+from lichen.errors import JobInterrupted, LichenError
 from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.executor import IN_FLIGHT, Event, Failed, Finished
 from lichen.pipeline.engine.worker import Worker

@@ -6,21 +6,18 @@ Starts in the time that the codec takes to load; Ray's own start takes several t
 
 from __future__ import annotations
 
-import os
 import pickle
 import queue
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from typing import Any
 
-from lichen.models.errors import JobError, JobInterrupted, LichenError
+from lichen.errors import JobError, JobInterrupted, LichenError
+from lichen.pipeline.archive.index import import_pandas
 from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.executor import (
     IN_FLIGHT,
@@ -32,9 +29,9 @@ from lichen.pipeline.engine.executor import (
     Failed,
     Finished,
 )
+from lichen.pipeline.engine.spawn import take
 
 _LOOK = 0.25
-_PROGRAM = "from lichen.pipeline.engine.child import main; main()"
 
 
 class ProcessExecutor:
@@ -53,6 +50,7 @@ class ProcessExecutor:
     def prepare(self, stop: threading.Event) -> CodecFiles:
         """Load the codec in the first process; its failures are the job's."""
         child = self._child = _Child(self._settings)
+        import_pandas()
         while not (messages := child.receive(_LOOK)):
             if stop.is_set():
                 raise JobInterrupted("stopped while the codec was loading")
@@ -152,19 +150,8 @@ class _Child:
     """The process, and the threads that write and read what is said: a process that hangs holds up nobody else."""
 
     def __init__(self, settings: WorkerConfig) -> None:
-        ours, theirs = socket.socketpair()
-        paths = [path for path in sys.path if path]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                # -P: no module of the current folder in place of a real one
-                [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # standard output belongs to the command
-                pass_fds=[theirs.fileno()],
-                env=environment,
-            )
-        self._pipe = Connection(ours.detach())
+        spawned = take()
+        self._process, self._pipe = spawned.process, spawned.pipe
         self._told: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._said: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._heard = time.monotonic()

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from lichen.models.errors import JobError, JobInterrupted, LichenError
+from lichen.errors import JobError, JobInterrupted, LichenError
 from lichen.pipeline.engine.cluster import start_ray
 from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.executor import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.engine.config import JobConfig
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from lichen.models.errors import CommitConflict, JobError, TooManyFailures, UsageError
+from lichen.errors import CommitConflict, JobError, TooManyFailures, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import (
     CommitRecord,

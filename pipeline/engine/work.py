@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.archive.job import (
     Job,
     create_job,

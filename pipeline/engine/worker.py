@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from lichen.models import defaults
-from lichen.models.codec import Codec
-from lichen.models.errors import (
+from lichen import defaults
+from lichen.errors import (
     CommitConflict,
     DamagedPicture,
     JobInterrupted,
@@ -31,6 +30,7 @@ from lichen.models.errors import (
     SourceUnreadable,
     UsageError,
 )
+from lichen.models.codec import Codec
 from lichen.pipeline import formats
 from lichen.pipeline.archive.commit import commit_shard
 from lichen.pipeline.archive.index import IndexRow

@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from lichen.errors import UsageError
 from lichen.models.codec import Pixels
-from lichen.models.errors import UsageError
 
 TAPS = 11
 _F = TypeVar("_F", bound=Callable[..., Any])

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lichen.errors import UsageError
 from lichen.models.codec import Pixels
-from lichen.models.errors import UsageError
 from lichen.models.perceptual import constants
 from lichen.pipeline.measures.kernels import TAPS, blur_column, blur_row, check_pair, kernel
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import simplejpeg
 
-from lichen.models.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
+from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures.directory import check_exif
 from lichen.pipeline.pictures.limits import MAX_PIECES, check_size, trailer
 from lichen.pipeline.side import Block

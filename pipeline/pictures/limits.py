@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
-from lichen.models.errors import UndecodablePicture, UnsupportedPicture
+from lichen.errors import UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.side import MAX_BLOCKS, MAX_SECTION, Block
 
 MAX_PIXELS = 1 << 28

@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from lichen.models.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
+from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures.colour import has_profile
 from lichen.pipeline.pictures.limits import MAX_PIECES, MAX_PROFILE, MAX_TEXTS, check_size, unpack_within
 from lichen.pipeline.side import MAX_BLOCKS, Block

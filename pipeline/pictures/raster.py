@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lichen.models.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
+from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures.limits import check_size, trailer
 from lichen.pipeline.side import Block
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from lichen.errors import CorruptArchive, UnsupportedPicture, UsageError
 from lichen.models.codec import Pixels
-from lichen.models.errors import CorruptArchive, UnsupportedPicture, UsageError
 from lichen.pipeline.pictures.colour import meant_profile
 from lichen.pipeline.pictures.directory import check_exif
 from lichen.pipeline.pictures.pillow import MODES, PILLOW_ERRORS

@@ -12,7 +12,7 @@ import zlib
 
 from PIL import Image, TiffImagePlugin
 
-from lichen.models.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
+from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures import jpeg
 from lichen.pipeline.pictures.directory import EXIF_IFD, GPS_IFD, Directories, Entry
 from lichen.pipeline.pictures.limits import MAX_PIECES, check_size

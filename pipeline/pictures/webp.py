@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from lichen.models.errors import DamagedPicture, UnsupportedPicture
+from lichen.errors import DamagedPicture, UnsupportedPicture
 from lichen.pipeline.pictures.directory import check_exif
 from lichen.pipeline.pictures.limits import check_size
 from lichen.pipeline.side import MAX_BLOCKS, Block

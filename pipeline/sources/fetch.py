@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec.asyn
 
-from lichen.models.errors import SourceUnreadable
+from lichen.errors import SourceUnreadable
 from lichen.pipeline.sources.secrets import redact_uri
 from lichen.pipeline.sources.stores import open_file_system
 

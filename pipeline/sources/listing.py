@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lichen.models.errors import LichenError, SourceUnreadable, UsageError
+from lichen.errors import LichenError, SourceUnreadable, UsageError
 from lichen.pipeline.sources.base import Source, is_local, local_path, remote_source
 from lichen.pipeline.sources.manifests import Entry, read_manifest
 from lichen.pipeline.sources.named import refuse_container

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from lichen.models.errors import CorruptArchive, UsageError
+from lichen.errors import CorruptArchive, UsageError
 from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.store_file import StoreFile
 from lichen.pipeline.sources.base import is_utf8

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lichen.models.errors import SourceUnreadable, UsageError
+from lichen.errors import SourceUnreadable, UsageError
 from lichen.pipeline.sources.base import Source, is_local, local_path
 from lichen.pipeline.sources.fetch import fetch
 from lichen.pipeline.sources.secrets import redact_uri

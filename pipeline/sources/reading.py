@@ -8,7 +8,7 @@ from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
-from lichen.models.errors import SourceUnreadable, UsageError
+from lichen.errors import SourceUnreadable, UsageError
 from lichen.pipeline.sources.base import Source, is_local, local_path, remote_source
 from lichen.pipeline.sources.fetch import CHUNK, Fetched, fetch, too_large
 from lichen.pipeline.sources.secrets import is_redacted, redact_uri

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import fsspec
 
-from lichen.models.errors import LichenError, SourceUnreadable, UsageError
+from lichen.errors import LichenError, SourceUnreadable, UsageError
 from lichen.pipeline.sources.base import is_local, key_text, local_path
 from lichen.pipeline.sources.secrets import redact, redact_uri, secret_values, split_credentials
 

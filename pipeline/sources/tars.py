@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-from lichen.models.errors import SourceUnreadable
+from lichen.errors import SourceUnreadable
 from lichen.pipeline.sources.base import Source, is_hidden, key_text
 from lichen.pipeline.sources.secrets import redact_uri
 from lichen.pipeline.sources.stores import open_binary, store_errors

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lichen.models.errors import DuplicateKey, UsageError
+from lichen.errors import DuplicateKey, UsageError
 from lichen.pipeline.sources.base import Source
 from lichen.pipeline.sources.secrets import redact_uri
 

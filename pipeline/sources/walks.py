@@ -14,7 +14,7 @@ from typing import Any
 
 import fsspec
 
-from lichen.models.errors import SourceUnreadable
+from lichen.errors import SourceUnreadable
 from lichen.pipeline.sources.base import Source, is_hidden, key_text, local_uri, remote_source
 from lichen.pipeline.sources.secrets import redact_uri
 from lichen.pipeline.sources.stores import check_regular, store_errors

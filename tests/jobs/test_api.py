@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichen.jobs.api import compress, open_archive, report, verify
-from lichen.models.errors import ArchiveNotFound
+import lichen
+from lichen import compress, report, verify
+from lichen.errors import ArchiveNotFound
 
 
 def test_the_tour(data_folder: Path, tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_the_tour(data_folder: Path, tmp_path: Path) -> None:
     summary = compress(data_folder / "samples", url, codec="webp", quality=70, local=True, progress=seen.append)
     assert summary.counts.compressed == 6 and summary.exit_code == 0
 
-    archive = open_archive(url)
+    archive = lichen.open(url)
     assert len(archive) == 6
     key = "budgie_a6d68c32b3a3.jpg"
     picture = archive[key]
@@ -34,16 +35,16 @@ def test_the_tour(data_folder: Path, tmp_path: Path) -> None:
 def test_several_sources(data_folder: Path, tmp_path: Path) -> None:
     sources = [data_folder / "kodak" / "kodim05.png", str(data_folder / "samples")]
     compress(sources, tmp_path / "archive", codec="webp", local=True)
-    assert "kodim05.png" in open_archive(tmp_path / "archive")
+    assert "kodim05.png" in lichen.open(tmp_path / "archive")
 
 
 def test_no_archive(tmp_path: Path) -> None:
     with pytest.raises(ArchiveNotFound):
-        open_archive(tmp_path)
+        lichen.open(tmp_path)
 
 
 def test_importing_it_is_cheap() -> None:
-    program = "import sys; import lichen.jobs.api; print(*sys.modules)"
+    program = "import sys; import lichen; lichen.compress; lichen.open; lichen.errors; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert not {"torch", "ray", "numpy", "pyarrow", "PIL"} & set(done.stdout.split())
 

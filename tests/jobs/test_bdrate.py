@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lichen.errors import NotComparable
 from lichen.jobs.bdrate import Point, bd_rate, pareto_front
 from lichen.jobs.evaluate import read_anchors
-from lichen.models.errors import NotComparable
 
 CURVE: list[Point] = [(0.1, 28.0), (0.25, 31.0), (0.5, 34.0), (1.0, 37.5), (1.6, 40.0)]
 AVIF = "AVIF iq (speed 6, 4:4:4)"

@@ -15,6 +15,7 @@ from learned_support import photograph
 from PIL import Image
 from typer.testing import CliRunner
 
+from lichen.errors import UsageError, VerificationFailed
 from lichen.jobs.bench import compressai as bench
 from lichen.jobs.bench import mean_scale
 from lichen.jobs.bench.mean_scale import MeanScaleCodec, mean_scale_network, to_tensor
@@ -22,7 +23,6 @@ from lichen.jobs.cli import build_app
 from lichen.models import bitstream
 from lichen.models.architectures import build, config_of, export
 from lichen.models.codec import Pixels, symbol_digest
-from lichen.models.errors import UsageError, VerificationFailed
 from lichen.models.zoo import write_codec
 from lichen.pipeline.lanes import Lanes
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from learned_support import photograph
 
+from lichen.errors import UsageError
 from lichen.jobs.bench.effort import run
-from lichen.models.errors import UsageError
 from lichen.models.zoo import load_codec
 
 

@@ -8,10 +8,10 @@ import pytest
 from learned_support import new_network
 from snapped_support import lively
 
+from lichen import defaults
+from lichen.errors import UsageError
 from lichen.jobs.bench.finishing import FINISHES, run
-from lichen.models import defaults
 from lichen.models.architectures import export
-from lichen.models.errors import UsageError
 from lichen.models.zoo import write_codec
 
 

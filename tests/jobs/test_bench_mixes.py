@@ -12,10 +12,10 @@ from learned_support import kodak, new_network
 from PIL import Image
 from typer.testing import CliRunner
 
+from lichen.errors import UsageError
 from lichen.jobs.bench.mixes import CHOICES, ByActivity, run
 from lichen.jobs.cli import build_app
 from lichen.models.checkpoint import export_codec
-from lichen.models.errors import UsageError
 from lichen.models.perceptual.distortion import Mix
 from lichen.models.zoo import write_codec
 

@@ -10,10 +10,10 @@ import torch
 from learned_support import new_network, photograph
 from PIL import Image
 
+from lichen.errors import UsageError
 from lichen.jobs.bench.rate import ideal_bits, run
 from lichen.models.architectures import build, config_of, export, to_json
 from lichen.models.checkpoint import export_codec, load_full
-from lichen.models.errors import UsageError
 from lichen.models.placement import place
 from lichen.models.zoo import write_codec
 

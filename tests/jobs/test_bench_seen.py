@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from lichen.errors import UsageError
 from lichen.jobs.bench.seen import SIDE, chosen, place, run
 from lichen.jobs.cli import build_app
 from lichen.models.classical import ClassicalCodec
-from lichen.models.errors import UsageError
 
 KODAK = Path(__file__).parents[1] / "data" / "kodak"
 

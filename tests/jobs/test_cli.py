@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from lichen import errors
 from lichen.jobs.cli import build_app
-from lichen.models import errors
 
 KODAK_FOLDER = Path(__file__).parents[1] / "data" / "kodak"
 HEAVY = (

@@ -11,11 +11,11 @@ from learned_support import new_network
 from PIL import Image
 from typer.testing import CliRunner
 
+from lichen.errors import UsageError
 from lichen.jobs.cli import build_app
 from lichen.jobs.compare import compare_codecs
 from lichen.models.architectures import config_of, cost
 from lichen.models.checkpoint import export_codec
-from lichen.models.errors import UsageError
 from lichen.models.zoo import load_codec, write_codec
 
 

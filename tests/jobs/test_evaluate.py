@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lichen.errors import JobError, UsageError, VerificationFailed
 from lichen.jobs.evaluate import (
     KODAK,
     Curve,
@@ -23,7 +24,6 @@ from lichen.jobs.measures import MEASURES, available, butteraugli
 from lichen.jobs.plots import plot_rd
 from lichen.models.classical import ClassicalCodec
 from lichen.models.codec import Decoded, Encoded, Pixels
-from lichen.models.errors import JobError, UsageError, VerificationFailed
 from lichen.pipeline.measures.ssimulacra2 import ssimulacra2
 
 KODAK_FOLDER = Path(__file__).parents[1] / "data" / "kodak"

@@ -12,10 +12,10 @@ from learned_support import photograph
 from PIL import Image
 from typer.testing import CliRunner
 
+from lichen import defaults
+from lichen.errors import UsageError
 from lichen.jobs.cli import build_app
-from lichen.models import defaults
 from lichen.models.architectures import architecture_names
-from lichen.models.errors import UsageError
 from lichen.models.networks.cwam import CWAM, CWAMConfig
 from lichen.models.zoo import check_name, codec_names, full_files, load_codec, training_notes, write_codec
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from lichen.errors import TrainingError, UsageError
 from lichen.jobs.cli import build_app
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, read_log, truncate_log
 from lichen.jobs.training.run import TrainResult, train
-from lichen.models.errors import TrainingError, UsageError
 from lichen.models.networks.network import NetworkConfig
 from lichen.models.zoo import load_codec
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lichen.jobs.api import compress, open_archive, verify
+from lichen import compress, verify
+from lichen import open as open_archive
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import open_cache
 from lichen.jobs.training.loop import Trainer

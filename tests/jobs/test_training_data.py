@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lichen.errors import TrainingError
 from lichen.jobs.training.data import CropSampler, open_cache
-from lichen.models.errors import TrainingError
 
 
 def test_large_crops_come_from_large_pictures(tmp_path: Path) -> None:

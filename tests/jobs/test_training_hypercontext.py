@@ -11,10 +11,10 @@ from learned_support import photograph
 from PIL import Image
 from typer.testing import CliRunner
 
+from lichen import defaults
 from lichen.jobs.cli import build_app
 from lichen.jobs.training.data import PictureCache, open_cache
 from lichen.jobs.training.hypercontext import fit_context
-from lichen.models import defaults
 from lichen.models.architectures import export, load_full, network_from_files
 from lichen.models.networks.network import CodecNetwork
 from lichen.models.placement import place

@@ -7,10 +7,10 @@ import pytest
 import torch
 from learned_support import kodak, photograph
 
+from lichen.errors import UsageError
 from lichen.models import annealing
 from lichen.models.annealing import PASSES, WHOLE_PIXELS, windows
 from lichen.models.codec import MAX_EFFORT, MIN_EFFORT
-from lichen.models.errors import UsageError
 from lichen.models.learned import LearnedCodec
 from lichen.models.perceptual.distortion import Mix
 from lichen.models.planes import Plan

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lichen.errors import CorruptBitstream
 from lichen.models.bitstream import (
     MAX_QUALITY_CODE,
     MAX_SIDE,
@@ -16,7 +17,6 @@ from lichen.models.bitstream import (
     tile_grid,
     unpack,
 )
-from lichen.models.errors import CorruptBitstream
 
 SMALL = Bitstream(codec=b"\x01\x02\x03\x04", width=768, height=512, quality=50, sections=(Section(z=b"zz", y=b"yyyy"),))
 TILED = Bitstream(

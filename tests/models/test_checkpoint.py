@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learned_support import damaged, photograph
 
+from lichen.errors import InvalidCodec, UsageError
 from lichen.models.checkpoint import load_full, network_from_files
-from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.learned import LearnedCodec
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.placement import place

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lichen.errors import CorruptBitstream, InvalidCodec, UnknownCodec, UnsupportedPicture, UsageError
 from lichen.models.classical import CLASSICAL_NAMES, ClassicalCodec, jxl_size, stated_size
 from lichen.models.codec import Codec, Pixels, symbol_digest
-from lichen.models.errors import CorruptBitstream, InvalidCodec, UnknownCodec, UnsupportedPicture, UsageError
 from lichen.models.zoo import codec_from_files, codec_names, load_codec
 
 MAGIC = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from learned_support import new_network
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.models.growing import grow
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 

@@ -14,9 +14,9 @@ import pytest
 from learned_support import photograph
 from snapped_support import SMALL, snapped_codec
 
+from lichen.errors import LichenError
 from lichen.models.batched import BatchedCodec
 from lichen.models.bitstream import Bitstream, Section, pack, unpack
-from lichen.models.errors import LichenError
 
 LONGEST_SECONDS = 5.0
 

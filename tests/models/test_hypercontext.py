@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from learned_support import altered, new_network, photograph
 from torch import nn
 
+from lichen.errors import CorruptBitstream, InvalidCodec
 from lichen.models.checkpoint import export_codec, load_full, network_from_files
 from lichen.models.entropy import rans
-from lichen.models.errors import CorruptBitstream, InvalidCodec
 from lichen.models.export import context_tables, integer_context
 from lichen.models.hypercontext import LEVELS, PHASES, HyperContext
 from lichen.models.learned import LearnedCodec

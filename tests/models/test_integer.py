@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learned_support import altered, new_network
 
-from lichen.models.errors import InvalidCodec
+from lichen.errors import InvalidCodec
 from lichen.models.export import integer_prior
 from lichen.models.fixedpoint import UNIT
 from lichen.models.integer import CODES, LAYERS, IntegerPrior, code_quality, interpolate, quality_code, self_test

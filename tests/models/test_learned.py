@@ -7,11 +7,12 @@ import pytest
 import torch
 from learned_support import kodak, new_network, photograph
 
-from lichen.models import defaults, planes
+from lichen import defaults
+from lichen.errors import CodecMismatch, CorruptBitstream, UnsupportedPicture, UsageError
+from lichen.models import planes
 from lichen.models.bitstream import pack, unpack
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.codec import Codec
-from lichen.models.errors import CodecMismatch, CorruptBitstream, UnsupportedPicture, UsageError
 from lichen.models.learned import LearnedCodec
 from lichen.models.placement import place
 from lichen.models.zoo import load_codec

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lichen.models.errors import InvalidCodec, UnknownCodec, UsageError
+from lichen.errors import InvalidCodec, UnknownCodec, UsageError
 from lichen.models.networks.cwam import CWAM, CWAMConfig
 from lichen.models.networks.tcm import TCM, TCMConfig
 from lichen.models.official import import_checkpoint, read_checkpoint

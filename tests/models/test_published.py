@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from learned_support import damaged
 from snapped_support import snapped_codec
 
-from lichen.models.errors import InvalidCodec
+from lichen.errors import InvalidCodec
 from lichen.models.zoo import codec_from_files
 
 VALUES: list[Any] = [

@@ -13,10 +13,10 @@ from learned_support import photograph
 from snapped_support import SMALL, lively, snapped_codec
 from torch import Tensor, nn
 
+from lichen.errors import CorruptBitstream, InvalidCodec, LichenError
 from lichen.models import planes
 from lichen.models.bitstream import Section, pack, unpack
 from lichen.models.codec import Codec
-from lichen.models.errors import CorruptBitstream, InvalidCodec, LichenError
 from lichen.models.networks.stepped import SteppedNetwork
 from lichen.models.placement import place
 from lichen.models.published import export_published, load_published

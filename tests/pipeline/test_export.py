@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.export import Destination, ExportResult, export
 from lichen.pipeline.select import select

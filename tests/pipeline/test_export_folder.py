@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lichen.pipeline.export as export_module
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.export import Destination, ExportResult, export
 from lichen.pipeline.names import is_hidden

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from lichen.errors import CorruptArchive
 from lichen.models.codec import Pixels
-from lichen.models.errors import CorruptArchive
 from lichen.pipeline.engine.flatness import LEAST, SHARE, FlatMaps, flat_codes
 from lichen.pipeline.flat import MAX_LEVEL, Flat, paint, squares
 from lichen.pipeline.side import Side, apply_side, pack_side, unpack_side, with_flat

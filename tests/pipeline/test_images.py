@@ -28,7 +28,7 @@ from pictures_support import (
 )
 from PIL import Image, ImageFile
 
-from lichen.models.errors import (
+from lichen.errors import (
     NotAPicture,
     UndecodablePicture,
     UnsupportedPicture,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from learned_support import new_network
 
+from lichen.errors import UsageError
 from lichen.models.checkpoint import export_codec, load_full
-from lichen.models.errors import UsageError
 from lichen.models.learned import LearnedCodec
 from lichen.models.placement import place
 from lichen.models.zoo import load_codec

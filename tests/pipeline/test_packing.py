@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.packing import LEAST_SAVED, Packed, pack, unpack
 
 DATA = Path(__file__).parents[1] / "data"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pytorch_msssim import ms_ssim as reference_ms_ssim
 
+from lichen.errors import UsageError
 from lichen.models.codec import Pixels
-from lichen.models.errors import UsageError
 from lichen.pipeline.images import grey_plane
 from lichen.pipeline.measures.ms_ssim import MS_SSIM_MIN_SIDE
 from lichen.pipeline.quality import (

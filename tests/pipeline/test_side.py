@@ -15,10 +15,10 @@ from pictures_support import (
 )
 from PIL import Image
 
-from lichen.models.codec import Pixels
-from lichen.models.errors import (
+from lichen.errors import (
     CorruptArchive,
 )
+from lichen.models.codec import Pixels
 from lichen.pipeline.images import read_picture, save_picture, to_pil
 from lichen.pipeline.side import MAX_SECTION, Side, pack_side, unpack_side
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.quality import Quality
 from lichen.pipeline.target import TOLERANCE, Floors, Search, Target, shortfall
 

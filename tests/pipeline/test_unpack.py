@@ -14,10 +14,10 @@ import pytest
 from learned_support import new_network, photograph
 from PIL import Image
 
+from lichen.errors import UsageError
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.classical import CLASSICAL_NAMES
 from lichen.models.codec import Codec
-from lichen.models.errors import UsageError
 from lichen.models.placement import place
 from lichen.models.zoo import load_codec
 from lichen.pipeline import unpack as unpacking

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lichen.models.errors import CorruptArchive, UsageError
+from lichen.errors import CorruptArchive, UsageError
 from lichen.pipeline.archive.index import IndexRow, to_rows, to_table
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import crc32c

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lichen.errors import CorruptBitstream, InvalidCodec
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
-from lichen.models.errors import CorruptBitstream, InvalidCodec
 
 SIDE = 8
 MAX_PIXELS = 1 << 28

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from lichen.errors import CorruptBitstream, InvalidCodec
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables, GaussianScales, gaussian_tables, ideal_bits
-from lichen.models.errors import CorruptBitstream, InvalidCodec
 
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
 GAUSSIAN = gaussian_tables(skip_index=6)

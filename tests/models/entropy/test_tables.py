@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from lichen.errors import InvalidCodec
 from lichen.models.entropy.tables import (
     MAX_ENTRIES,
     MAX_VALUE,
@@ -22,7 +23,6 @@ from lichen.models.entropy.tables import (
     quantise_pmf,
     tables_from_pmfs,
 )
-from lichen.models.errors import InvalidCodec
 
 
 def small_arrays() -> dict[str, NDArray[np.generic]]:

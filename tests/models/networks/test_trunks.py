@@ -10,9 +10,9 @@ import torch
 from learned_support import SMALL, new_network, photograph
 from torch.utils.flop_counter import FlopCounterMode
 
+from lichen.errors import InvalidCodec, UsageError
 from lichen.models.card import parse_card
 from lichen.models.checkpoint import export_codec, load_decoder, load_full
-from lichen.models.errors import InvalidCodec, UsageError
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.networks.trunks import TRUNKS, parse
 from lichen.models.placement import place

@@ -6,7 +6,7 @@ import pytest
 import torch
 from learned_support import photograph
 
-from lichen.models.errors import InvalidCodec
+from lichen.errors import InvalidCodec
 from lichen.models.perceptual.distortion import MS_SSIM_UNIT, SSIMULACRA2_UNIT, Mix
 from lichen.models.perceptual.ssimulacra2 import error, score
 

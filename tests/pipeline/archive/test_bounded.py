@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import bounded, layout, rejects
 from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.index import SCHEMA
@@ -38,7 +38,7 @@ from lichen.pipeline.sources import Source
 PAYLOAD = "20260101T000000-aaaaaa.00000-0123456789ab.bin"
 READ = """
 import sys, pyarrow as pa
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import bounded
 from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.store import open_store
@@ -294,7 +294,7 @@ def test_an_archive_is_read_with_few_requests(tmp_path: Path, fill: Callable[...
 FOOTERS = """
 import io, struct, sys
 import pyarrow as pa, pyarrow.parquet as pq
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.archive.bounded import BoundedParquet
 
 table = pa.table({"key": [f"k{n:05d}" for n in range(50)], "n": list(range(50)), "s": ["x" * 20] * 50})

@@ -12,10 +12,10 @@ from PIL import Image
 from snapped_support import snapped_codec
 from typer.testing import CliRunner
 
+from lichen.errors import CorruptArchive
 from lichen.jobs.cli import build_app
 from lichen.models.card import MAX_JSON_BYTES
 from lichen.models.codec import Codec
-from lichen.models.errors import CorruptArchive
 from lichen.models.zoo import _shipped, load_codec
 from lichen.pipeline.archive.codecs import codec_name, put_codec
 from lichen.pipeline.archive.reader import Archive

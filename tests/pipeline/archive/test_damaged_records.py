@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.models.errors import CorruptArchive, UnsupportedArchive
+from lichen.errors import CorruptArchive, UnsupportedArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import commit_shard, read_commit, split_shard
 from lichen.pipeline.archive.job import finish_job, read_done, read_job, read_progress, write_progress

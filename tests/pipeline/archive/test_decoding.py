@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichen.models.errors import UndecodablePicture
+from lichen.errors import UndecodablePicture
 from lichen.pipeline.archive.decoding import open_original
 
 CASES = Path(__file__).parents[2] / "data" / "cases"

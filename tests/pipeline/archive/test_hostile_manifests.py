@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lichen.models.errors import (
+from lichen.errors import (
     CorruptArchive,
     StoreError,
     UnsupportedArchive,

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import commit_shard
 from lichen.pipeline.archive.index import (

@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from lichen.models.errors import JobInterrupted, LeaseHeld, LeaseLost
+from lichen.errors import JobInterrupted, LeaseHeld, LeaseLost
 from lichen.pipeline.archive import lease
 from lichen.pipeline.archive.job import create_job, list_jobs, unfinished_jobs
 from lichen.pipeline.archive.lease import acquire, current, is_live

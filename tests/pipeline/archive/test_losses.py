@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from lichen.models.errors import CorruptArchive
+from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit, list_commits
 from lichen.pipeline.archive.gc import collect

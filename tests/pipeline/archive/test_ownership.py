@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lichen.models.errors import ArchiveError, CorruptArchive, StoreError, UsageError
+from lichen.errors import ArchiveError, CorruptArchive, StoreError, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.job import finish_job, write_progress

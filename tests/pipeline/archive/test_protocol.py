@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from lichen.models.errors import (
+from lichen.errors import (
     CommitConflict,
     CorruptArchive,
     DuplicateKey,

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lichen.models.classical import ClassicalCodec
-from lichen.models.errors import (
+from lichen.errors import (
     ArchiveError,
     ArchiveNotFound,
     CorruptArchive,
@@ -25,6 +24,7 @@ from lichen.models.errors import (
     UnsupportedArchive,
     UsageError,
 )
+from lichen.models.classical import ClassicalCodec
 from lichen.pipeline.archive import decoding, layout
 from lichen.pipeline.archive.codecs import put_codec
 from lichen.pipeline.archive.commit import commit_shard

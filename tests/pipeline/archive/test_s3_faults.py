@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lichen.models.errors import StoreError
+from lichen.errors import StoreError
 from lichen.pipeline.archive import layout, store_s3
 from lichen.pipeline.archive.commit import commit_shard, read_commit
 from lichen.pipeline.archive.marker import create_marker

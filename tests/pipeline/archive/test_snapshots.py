@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.models.errors import (
+from lichen.errors import (
     ArchiveNotFound,
     CorruptArchive,
     DuplicateKey,

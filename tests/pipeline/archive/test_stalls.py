@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lichen.models.errors import StoreError
+from lichen.errors import StoreError
 from lichen.pipeline.archive import store_base, store_s3
 from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.archive.store_s3 import CONFIG, s3_options

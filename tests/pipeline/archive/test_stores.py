@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from lichen.models.errors import CorruptArchive, MissingObject, StoreError, UsageError
+from lichen.errors import CorruptArchive, MissingObject, StoreError, UsageError
 from lichen.pipeline.archive.store import LocalStore, Store, open_store
 
 

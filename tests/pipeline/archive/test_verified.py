@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lichen.models.errors import VerificationFailed
+from lichen.errors import VerificationFailed
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import LocalStore
 from lichen.pipeline.archive.verified import create_verified

@@ -19,7 +19,7 @@ import os
 import sys
 from lichen.models.classical import ClassicalCodec
 from lichen.models.codec import Decoded
-from lichen.models.errors import CorruptBitstream
+from lichen.errors import CorruptBitstream
 
 WIDTH = 77  # of the pictures that hurt
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lichen.errors import TooManyFailures, VerificationFailed
 from lichen.models.classical import ClassicalCodec
 from lichen.models.codec import Decoded
-from lichen.models.errors import TooManyFailures, VerificationFailed
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.engine import compress

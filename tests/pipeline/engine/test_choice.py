@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lichen import defaults
+from lichen.errors import JobInterrupted, UsageError
 from lichen.jobs.bench.graphics import KINDS
-from lichen.models import defaults
 from lichen.models.codec import Codec, Encoded, Pixels
-from lichen.models.errors import JobInterrupted, UsageError
 from lichen.models.zoo import load_codec
 from lichen.pipeline.archive.codecs import codec_name
 from lichen.pipeline.archive.gc import collect

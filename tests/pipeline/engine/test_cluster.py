@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.engine.cluster import start_ray
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job

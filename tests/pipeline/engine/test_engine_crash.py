@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.archive.job import list_jobs
 from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.engine.config import JobConfig

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lichen.models.errors import (
+from lichen.errors import (
     DuplicateKey,
     JobError,
     JobInterrupted,

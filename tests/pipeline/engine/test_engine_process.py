@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lichen.models.errors import JobError, LichenError, UnknownCodec, UsageError
+from lichen.errors import JobError, LichenError, UnknownCodec, UsageError
 from lichen.pipeline.archive.job import list_jobs
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import open_store

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import ray
 
-from lichen.models.errors import UnknownCodec
+from lichen.errors import UnknownCodec
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.engine import ray_executor
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT

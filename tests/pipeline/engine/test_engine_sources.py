@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from sources_support import Damage
 
-from lichen.models.errors import DuplicateKey, JobInterrupted, UsageError
+from lichen.errors import DuplicateKey, JobInterrupted, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.job import list_jobs, read_job
 from lichen.pipeline.archive.marker import create_marker

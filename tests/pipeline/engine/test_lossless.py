@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from lichen.errors import CorruptArchive, UsageError
 from lichen.jobs.cli import build_app
-from lichen.models.errors import CorruptArchive, UsageError
 from lichen.models.zoo import load_codec
 from lichen.pipeline.archive.commit import read_commit
 from lichen.pipeline.archive.gc import collect

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lichen.models.errors import CorruptArchive, DuplicateKey, JobInterrupted, LichenError
+from lichen.errors import CorruptArchive, DuplicateKey, JobInterrupted, LichenError
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store_local import LocalStore
 from lichen.pipeline.engine.config import JobConfig

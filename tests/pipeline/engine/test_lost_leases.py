@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lichen.models.errors import LeaseLost
+from lichen.errors import LeaseLost
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.job import list_jobs, read_done
 from lichen.pipeline.archive.lease import Lease, acquire

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from lichen.models.errors import SourceUnreadable, StoreError, TooManyFailures, UsageError
+from lichen.errors import SourceUnreadable, StoreError, TooManyFailures, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit, ShardSplit, commit_shard, read_commit, split_shard
 from lichen.pipeline.archive.marker import create_marker

@@ -13,7 +13,7 @@ from learned_support import kodak, photograph
 from PIL import Image
 from ssimulacra2 import compute_ssimulacra2
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.models.perceptual import ssimulacra2 as differentiable
 from lichen.pipeline.measures.ssimulacra2 import ssimulacra2
 

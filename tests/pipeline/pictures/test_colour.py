@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pictures_support import CASES, RGB, chunk, encoded, png_before_pixels, round_trip
 from PIL import Image, ImageCms
 
-from lichen.models.errors import UnsupportedPicture
+from lichen.errors import UnsupportedPicture
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.export import export
 from lichen.pipeline.images import read_picture, save_picture

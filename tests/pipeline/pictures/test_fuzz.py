@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pictures_support import ALPHA, CASES, MESSY, RGB, encoded, round_trip
 from PIL import Image
 
-from lichen.models.errors import NotAPicture, UndecodablePicture, UnsupportedPicture
+from lichen.errors import NotAPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.images import Picture, read_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -12,7 +12,7 @@ import simplejpeg
 from pictures_support import CASES, DATA, encoded
 from PIL import Image
 
-from lichen.models.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
+from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.images import read_picture
 from lichen.pipeline.pictures import jpeg
 

@@ -12,7 +12,7 @@ import pytest
 from pictures_support import RGB, chunk, encoded, png_before_pixels, png_with
 from PIL import Image
 
-from lichen.models.errors import CorruptArchive, LichenError, UndecodablePicture, UnsupportedPicture
+from lichen.errors import CorruptArchive, LichenError, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.images import read_picture, to_pil
 from lichen.pipeline.pictures.directory import Directories, check_exif
 from lichen.pipeline.pictures.limits import MAX_PROFILE
@@ -130,7 +130,7 @@ def bombs() -> dict[str, bytes]:
 CHILD = """
 import resource, sys
 from pathlib import Path
-from lichen.models.errors import LichenError
+from lichen.errors import LichenError
 from lichen.pipeline.images import read_picture, to_pil
 files = [(path.name, path.read_bytes()) for path in sorted(Path(sys.argv[1]).iterdir())]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

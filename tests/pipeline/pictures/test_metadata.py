@@ -22,7 +22,7 @@ from pictures_support import (
 )
 from PIL import Image, ImageCms, PngImagePlugin
 
-from lichen.models.errors import (
+from lichen.errors import (
     UnsupportedPicture,
     UsageError,
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pictures_support import RGB, encoded
 from PIL import Image
 
-from lichen.models.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
+from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.images import read_picture, save_picture, to_pil
 from lichen.pipeline.pictures.saving import not_carried
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pictures_support import CASES, encoded
 from PIL import Image
 
-from lichen.models.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
+from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.images import read_picture
 
 rng = np.random.default_rng(8)

@@ -10,7 +10,7 @@ import pytest
 from pictures_support import RGB, encoded
 from PIL import Image
 
-from lichen.models.errors import LichenError
+from lichen.errors import LichenError
 from lichen.pipeline.images import read_picture
 
 IMAGE = Image.fromarray(RGB)

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 from sources_support import content, keys
 
-from lichen.models.errors import SourceUnreadable
+from lichen.errors import SourceUnreadable
 from lichen.pipeline.sources import Source, list_sources, read_source
 
 

@@ -11,7 +11,7 @@ import pytest
 import s3fs
 from sources_support import NAMES, Bucket, content, keys
 
-from lichen.models.errors import SourceUnreadable, UsageError
+from lichen.errors import SourceUnreadable, UsageError
 from lichen.pipeline.sources import Source, list_sources, read_source
 
 

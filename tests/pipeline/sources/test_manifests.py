@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sources_support import NAMES, Bucket, content, keys, tar_bytes
 
-from lichen.models.errors import SourceUnreadable, UsageError
+from lichen.errors import SourceUnreadable, UsageError
 from lichen.pipeline.sources import Source, list_sources, read_source
 
 

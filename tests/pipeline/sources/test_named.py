@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from sources_support import Bucket, content, keys, tar_bytes
 
-from lichen.models.errors import UsageError
+from lichen.errors import UsageError
 from lichen.pipeline.sources import list_sources, read_source, walks
 
 

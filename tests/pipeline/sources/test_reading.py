@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sources_support import Bucket, Damage, tar_bytes
 
-from lichen.models.errors import SourceUnreadable
+from lichen.errors import SourceUnreadable
 from lichen.pipeline.sources import Source, list_sources, read_again, read_source
 from lichen.pipeline.sources.fetch import part_sizes
 

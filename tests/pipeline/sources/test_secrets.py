@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sources_support import Bucket, Damage
 
-from lichen.models.errors import LichenError, SourceUnreadable, StoreError, UsageError
+from lichen.errors import LichenError, SourceUnreadable, StoreError, UsageError
 from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.sources import Source, list_sources, read_source

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sources_support import Bucket, keys, tar_bytes
 
-from lichen.models.errors import SourceUnreadable, UsageError
+from lichen.errors import SourceUnreadable, UsageError
 from lichen.pipeline.sources import Source, list_sources, read_source, tars
 
 MEMBERS = {

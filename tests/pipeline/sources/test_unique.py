@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lichen.models.errors import DuplicateKey, UsageError
+from lichen.errors import DuplicateKey, UsageError
 from lichen.pipeline.sources import Source, check_unique, unique
 
 

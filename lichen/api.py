@@ -1,13 +1,4 @@
-"""lichen from Python: compress pictures into an archive, read it, verify it, report on it.
-
-    from lichen.jobs.api import compress, open_archive
-
-    compress("photos/", "photos.lichen")
-    archive = open_archive("photos.lichen")
-    picture = archive["holiday/beach.jpg"]         # a Pillow image
-    pixels = archive.array("holiday/beach.jpg")    # a NumPy array
-    for key, picture in archive.pictures():        # all, in storage order
-        ...
+"""The functions of ``lichen``: what the package offers at its top, as thin as it can be.
 
 Importing this module is cheap: torch and Ray are imported by what needs them.
 """
@@ -18,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from lichen.models import defaults
+from lichen import defaults
 
 if TYPE_CHECKING:
+    from lichen.models.codec import Codec
     from lichen.pipeline.archive.reader import Archive
     from lichen.pipeline.engine.progress import JobSummary, Progress
     from lichen.pipeline.report import Report
     from lichen.pipeline.verify import VerifyResult
 
-__all__ = ["compress", "open_archive", "report", "verify"]
+__all__ = ["compress", "load_codec", "open", "report", "verify"]
 
 
 def compress(
@@ -60,7 +52,7 @@ def compress(
     return run_job(config, progress)
 
 
-def open_archive(
+def open(  # noqa: A001, as one says lichen.open
     url: str | PathLike[str],
     *,
     snapshot: int | None = None,
@@ -98,4 +90,15 @@ def report(archive: Archive | str | PathLike[str]) -> Report:
 
 
 def _opened(archive: Archive | str | PathLike[str]) -> Archive:
-    return open_archive(archive) if isinstance(archive, str | PathLike) else archive
+    return open(archive) if isinstance(archive, str | PathLike) else archive
+
+
+def load_codec(name: str, *, device: str = "auto", precision: str = "auto") -> Codec:
+    """A codec by its name (``lichen models`` lists them) or the path of its JSON file.
+
+    ``device`` is cpu, cuda, cuda:N or auto, ``precision`` auto, float32, bfloat16 or float16. Raises ``UnknownCodec``,
+    ``InvalidCodec`` and ``UsageError``.
+    """
+    from lichen.models.zoo import load_codec as load
+
+    return load(name, device=device, precision=precision)
