@@ -15,6 +15,7 @@ from typing import Any
 
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import codec_name
+from lichen.pipeline.archive.payload_list import PayloadSizes
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejected import read_rejected
 from lichen.pipeline.archive.snapshot import Snapshot
@@ -164,13 +165,15 @@ def _sizes(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> Sizes:
 
     Files of the user's in the same folder are none of the archive's and counted nowhere.
     """
-    payloads = {} if snapshot is None else {layout.shard_path(name) for name in snapshot.payload_sizes}
+    payloads = {layout.shard_path(name) for name in PayloadSizes(archive.store, snapshot)}
     parts = {path.removesuffix(".bin") + ".parquet" for path in payloads}
     indexes: set[str] = set()
     records = {layout.MARKER}
     weights: set[str] = set()
     if snapshot is not None:
         indexes = {layout.snapshot_file_path(part.record.file) for part in snapshot.index}
+        if snapshot.payload_list is not None:
+            indexes.add(layout.snapshot_file_path(snapshot.payload_list.file))
         records.add(layout.snapshot_path(snapshot.number))
         weights = {layout.codec_path(digest, ext) for digest, files in snapshot.codecs.items() for ext in files}
     files = index = kept = unneeded = 0

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 from lichen.errors import CorruptArchive
 
-FORMAT = 1
+FORMAT = 2
+"""1: the payload files of a snapshot were listed in its JSON file."""
 MARKER = "lichen.json"
 CODECS, SHARDS, JOBS, COMMITS, SNAPSHOTS = "codecs", "shards", "jobs", "commits", "snapshots"
 TEMPORARY, PROBES = ".tmp", ".probe"
@@ -26,6 +27,7 @@ _PATTERNS = {
     "payload file": re.compile(rf"{_SHARD}-{_ATTEMPT}\.bin", re.ASCII),
     "table file": re.compile(rf"{_SHARD}-{_ATTEMPT}\.parquet", re.ASCII),
     "snapshot file": re.compile(rf"\d{{8}}-{_ATTEMPT}-\d{{5}}\.parquet", re.ASCII),
+    "payload list": re.compile(rf"\d{{8}}-{_ATTEMPT}\.payloads", re.ASCII),
 }
 DIGEST_PATTERN = _PATTERNS["digest"].pattern
 _STAMP = "%Y%m%dT%H%M%S"
@@ -41,7 +43,7 @@ _OWN = re.compile(
             rf"{JOBS}/{_JOB}/(?:{_LEASE}|(?:job|plan|done|progress)\.json|plan-\d{{5,9}}\.parquet)",
             rf"{JOBS}/(?P<table_job>{_JOB})/(?:quarantine|skipped)/(?=(?P=table_job)\.){_TABLE}",
             rf"{COMMITS}/(?P<commit_job>{_JOB})/(?=(?P=commit_job)\.){_SHARD}\.json",
-            rf"{SNAPSHOTS}/(?:\d{{8}}\.json|{_PATTERNS['snapshot file'].pattern})",
+            rf"{SNAPSHOTS}/(?:\d{{8}}\.json|{_PATTERNS['snapshot file'].pattern}|{_PATTERNS['payload list'].pattern})",
             rf"{re.escape(TEMPORARY)}/lichen-[0-9a-f]{{32}}",
             rf"{re.escape(PROBES)}/lichen-[0-9a-f]{{32}}",
         )
@@ -173,6 +175,11 @@ def snapshot_file(number: int, attempt: str, part: int) -> str:
     return f"{number:08d}-{attempt}-{part:05d}.parquet"
 
 
+def payload_list(number: int, attempt: str) -> str:
+    """The name of a snapshot's list of payload files: no ``.parquet``, which means index files to DuckDB's users."""
+    return f"{number:08d}-{attempt}.payloads"
+
+
 def snapshot_file_path(file: str) -> str:
-    """Of an index file of a snapshot."""
+    """The path of an index file of a snapshot, or of its list of payload files."""
     return f"{SNAPSHOTS}/{file}"

@@ -38,9 +38,10 @@ from lichen.pipeline.archive.index import (
     to_placements,
     to_rows,
 )
-from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.index_file import IndexFile, open_part
 from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.marker import Marker, create_marker, read_marker
+from lichen.pipeline.archive.payload_list import PayloadSizes
 from lichen.pipeline.archive.shard import crc32c
 from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.store import Store, open_store
@@ -102,7 +103,7 @@ class Archive(Mapping[str, Image.Image]):
         self.store, self.marker, self.snapshot = store, marker, snapshot
         self._parts = () if snapshot is None else snapshot.index
         self._maxima = [part.max_key.encode("utf-8", "replace") for part in self._parts]
-        self._sizes = {} if snapshot is None else snapshot.payload_sizes
+        self._sizes = PayloadSizes(store, snapshot)
         self._files: dict[int, IndexFile] = {}
         self._groups: OrderedDict[tuple[int, int, bool], pa.Table] = OrderedDict()
         self._lock = threading.Lock()
@@ -202,6 +203,11 @@ class Archive(Mapping[str, Image.Image]):
         """The whole index, or some columns of it."""
         tables = list(self.tables(columns))
         return pa.concat_tables([pa.schema([SCHEMA.field(name) for name in columns]).empty_table(), *tables])
+
+    @property
+    def index_files(self) -> list[str]:
+        """URLs of the Parquet files of the index, in key order: what DuckDB, Polars or pandas are to read."""
+        return [f"{self.store.url}/{layout.snapshot_file_path(part.record.file)}" for part in self._parts]
 
     # --- bytes ---
 
@@ -304,7 +310,6 @@ class Archive(Mapping[str, Image.Image]):
         totals = dict.fromkeys(names, 0)
         if snapshot is not None:
             totals = {name: snapshot.totals[name] for name in totals}
-        payloads = () if snapshot is None else snapshot.payloads
         codecs = {} if snapshot is None else snapshot.codecs
         return ArchiveInfo(
             url=self.store.url,
@@ -312,8 +317,8 @@ class Archive(Mapping[str, Image.Image]):
             created=self.marker.created,
             snapshot=None if snapshot is None else snapshot.number,
             jobs=() if snapshot is None else snapshot.jobs,
-            payload_file_bytes=sum(payload.record.size for payload in payloads),
-            index_bytes=sum(part.record.size for part in self._parts) + sum(payload.index_size for payload in payloads),
+            payload_file_bytes=0 if snapshot is None else snapshot.payload_bytes,
+            index_bytes=0 if snapshot is None else snapshot.index_bytes,
             codec_bytes=sum(sum(sizes.values()) for sizes in codecs.values()),
             codecs=tuple(codecs),
             **totals,
@@ -324,14 +329,7 @@ class Archive(Mapping[str, Image.Image]):
     def _file(self, number: int) -> IndexFile:
         with self._lock:
             if number not in self._files:
-                record = self._parts[number].record
-                self._files[number] = IndexFile(
-                    self.store,
-                    layout.snapshot_file_path(record.file),
-                    size=record.size,
-                    rows=record.rows,
-                    payload_sizes=self._sizes,
-                )
+                self._files[number] = open_part(self.store, self._parts[number], self._sizes)
             return self._files[number]
 
     def _group(self, part: int, group: int, full: bool) -> pa.Table:
