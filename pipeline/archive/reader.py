@@ -48,6 +48,8 @@ from lichen.pipeline.archive.store import Store, open_store
 
 CACHED_GROUPS = 16
 LOCATE = 10_000
+TOGETHER = 4
+"""Row groups whose pictures are read in the order of the payload files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,20 +269,28 @@ class Archive(Mapping[str, Image.Image]):
         """
         iterator = iter(keys)
         while some := list(islice(iterator, LOCATE)):
-            for window in windows(self.places(some)):
-                for place, image in zip(window, self._decode(window, skip_undecodable), strict=True):
-                    if image is not None:
-                        yield place.key, image
+            yield from self._pictures(self.places(some), skip_undecodable)
 
     def pictures(self, *, skip_undecodable: bool = False) -> Iterator[tuple[str, Image.Image]]:
-        """All pictures in the order of the payload files, which reads them from end to end."""
-        order = self.table(["shard", "offset", "key"])
-        order = order.sort_by([("shard", "ascending"), ("offset", "ascending")])
-        return self.get_many(order.column("key").to_pylist(), skip_undecodable=skip_undecodable)
+        """All pictures, some ten thousand keys after another, and among these in the order of the payload files.
+
+        So an archive of any size is read in bounded memory, and one whose sources were listed in order from end to end.
+        """
+        tables = self.tables()
+        while some := list(islice(tables, TOGETHER)):
+            rows = [row for table in some for row in to_rows(table)]
+            rows.sort(key=lambda row: (row.shard, row.offset))
+            yield from self._pictures(rows, skip_undecodable)
 
     def decode(self, places: Sequence[Placement]) -> list[Image.Image]:
         """Read and decode pictures as one batch; the caller bounds its size."""
         return [image for image in self._decode(places, False) if image is not None]
+
+    def _pictures(self, places: Sequence[Placement], skip_undecodable: bool) -> Iterator[tuple[str, Image.Image]]:
+        for window in windows(places):
+            for place, image in zip(window, self._decode(window, skip_undecodable), strict=True):
+                if image is not None:
+                    yield place.key, image
 
     def _decode(self, places: Sequence[Placement], skip_undecodable: bool) -> list[Image.Image | None]:
         from lichen.pipeline.images import to_pil
