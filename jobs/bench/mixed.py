@@ -19,7 +19,7 @@ from PIL import Image
 from lichen import defaults
 from lichen.errors import UsageError
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Codec, Pixels
-from lichen.models.zoo import load_codec
+from lichen.models.registry import load_codec
 from lichen.pipeline.engine.choice import Choice
 from lichen.pipeline.engine.compress import Compressed, Compressor, Stopwatch
 from lichen.pipeline.engine.config import Shares

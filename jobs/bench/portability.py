@@ -167,14 +167,15 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
 def _configured(configuration: Configuration, name: str) -> Any:
     import torch
 
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
 
     torch.set_num_threads(configuration.threads)
     torch.backends.mkldnn.set_flags(configuration.onednn)  # type: ignore[no-untyped-call]
     if not configuration.channels_last:
-        from lichen.models.networks import blocks, transforms
+        from lichen.models.blocks import conv
+        from lichen.models.decoupled import transforms
 
-        for module in (blocks, transforms):
+        for module in (conv, transforms):
             vars(module)["unshuffle"] = torch.nn.functional.pixel_unshuffle
     codec: Any = load_codec(name, device=configuration.device, precision=configuration.precision)
     if configuration.noise:
@@ -186,7 +187,7 @@ def _disturb(codec: Any, level: float) -> None:
     """Multiply the output of every floating-point layer of the entropy path by ``1 + level * normal noise``."""
     import torch
 
-    from lichen.models.snapped import SnappedCodec
+    from lichen.models.snapped.codec import SnappedCodec
 
     generator = torch.Generator().manual_seed(7)
 

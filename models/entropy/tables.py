@@ -36,6 +36,11 @@ ESCAPE_GROUP_BITS: Final = 3
 """Bits of an escaped value's distance that go into one group; a group's fourth bit says that another
 follows."""
 
+SYMBOL_LIMIT: Final = 32767
+"""Encoders write no symbol of a larger magnitude, and decoders refuse one."""
+SKIP_BELOW: Final = 0.17
+"""Latents of a standard deviation below this are not coded: they would be zero 997 times in 1,000."""
+
 _MIN_BUCKETS, _MAX_BUCKETS = 256, 4096
 _BUCKETS_PER_SYMBOL = 4
 

@@ -339,7 +339,7 @@ class _Attempt:
 
 def _load(config: WorkerConfig) -> list[Codec]:
     """The codecs of a job, the one that pictures get by default first; none where nothing is lost."""
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
 
     if config.lossless:
         return []

@@ -8,23 +8,23 @@ import torch
 from learned_support import kodak, photograph
 
 from lichen.errors import UsageError
-from lichen.models import annealing
-from lichen.models.annealing import PASSES, WHOLE_PIXELS, windows
 from lichen.models.codec import MAX_EFFORT, MIN_EFFORT
-from lichen.models.learned import LearnedCodec
+from lichen.models.decoupled import annealing
+from lichen.models.decoupled.annealing import PASSES, WHOLE_PIXELS, windows
+from lichen.models.decoupled.codec import DecoupledCodec
 from lichen.models.perceptual.distortion import Mix
 from lichen.models.planes import Plan
-from lichen.models.zoo import codec_from_files, load_codec
+from lichen.models.registry import codec_from_files, load_codec
 
 
 @pytest.fixture(scope="module")
-def shipped() -> LearnedCodec:
+def shipped() -> DecoupledCodec:
     codec = load_codec("s2c-psnr", device="cpu", precision="float32")
-    assert isinstance(codec, LearnedCodec)
+    assert isinstance(codec, DecoupledCodec)
     return codec
 
 
-def cost(codec: LearnedCodec, picture: np.ndarray, quality: float, effort: int) -> float:
+def cost(codec: DecoupledCodec, picture: np.ndarray, quality: float, effort: int) -> float:
     """Bits of the real bitstream with the weighted error of what it decodes to."""
     (encoded,) = codec.encode([picture], quality, effort=effort)
     (decoded,) = codec_from_files(codec.decoder_files(), precision="float32").decode([encoded.bitstream])
@@ -35,7 +35,7 @@ def cost(codec: LearnedCodec, picture: np.ndarray, quality: float, effort: int) 
 
 
 @pytest.mark.parametrize("quality", [25.0, 75.0])
-def test_effort_lowers_the_cost(shipped: LearnedCodec, quality: float) -> None:
+def test_effort_lowers_the_cost(shipped: DecoupledCodec, quality: float) -> None:
     picture = np.ascontiguousarray(kodak()[100:260, 200:392])
     costs = [cost(shipped, picture, quality, effort) for effort in (1, 3, 4, 6)]
     assert costs[0] == costs[1]
@@ -43,12 +43,12 @@ def test_effort_lowers_the_cost(shipped: LearnedCodec, quality: float) -> None:
     assert costs[3] < 0.998 * costs[2]
 
 
-def test_the_same_picture_gives_the_same_bytes(codec: LearnedCodec) -> None:
+def test_the_same_picture_gives_the_same_bytes(codec: DecoupledCodec) -> None:
     picture = np.ascontiguousarray(photograph()[:90, :130])
     assert codec.encode([picture], 60, effort=5) == codec.encode([picture], 60, effort=5)
 
 
-def test_large_pictures_go_window_by_window(shipped: LearnedCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_go_window_by_window(shipped: DecoupledCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.ascontiguousarray(kodak()[:192, :256])
     plain, whole = cost(shipped, picture, 50, 3), cost(shipped, picture, 50, 4)
     monkeypatch.setattr(annealing, "SIDE", 128)
@@ -68,13 +68,13 @@ def test_windows_cover_every_picture() -> None:
     assert (covered == 1).all()
 
 
-def test_batches_of_mixed_quality(codec: LearnedCodec) -> None:
+def test_batches_of_mixed_quality(codec: DecoupledCodec) -> None:
     images = [np.ascontiguousarray(photograph()[i : i + 64, :64]) for i in (0, 50, 99)]
     together = codec.encode(images, [20, 50, 80], effort=4)
     assert [d.symbols for d in codec.decode([e.bitstream for e in together])] == [e.symbols for e in together]
 
 
-def test_effort_out_of_range(codec: LearnedCodec) -> None:
+def test_effort_out_of_range(codec: DecoupledCodec) -> None:
     assert len(PASSES) == MAX_EFFORT - MIN_EFFORT + 1
     for effort in (0, 10):
         with pytest.raises(UsageError, match="effort"):
@@ -86,7 +86,7 @@ def test_effort_aims_at_what_the_codec_was_trained_for() -> None:
     picture = np.ascontiguousarray(kodak(1)[100:356, 100:484])
     target = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
     codec = load_codec("s2c-conv", device="cpu", precision="float32")
-    assert isinstance(codec, LearnedCodec)
+    assert isinstance(codec, DecoupledCodec)
     mix = codec.mix
     assert mix.perceptual
 

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 from learned_support import damaged, photograph
 
 from lichen.errors import InvalidCodec, UsageError
-from lichen.models.checkpoint import load_full, network_from_files
-from lichen.models.learned import LearnedCodec
-from lichen.models.networks.network import CodecNetwork, NetworkConfig
-from lichen.models.placement import place
-from lichen.models.zoo import codec_from_files
+from lichen.models.decoupled.codec import DecoupledCodec
+from lichen.models.decoupled.network import CodecNetwork, NetworkConfig
+from lichen.models.device import find_device
+from lichen.models.registry import codec_from_files, load_files, network_from_files
 
-CPU = place("cpu", "float32")
+CPU = find_device("cpu", "float32")
 
 
-def test_an_archives_files_decode_and_do_not_encode(codec: LearnedCodec) -> None:
+def test_an_archives_files_decode_and_do_not_encode(codec: DecoupledCodec) -> None:
     image = photograph()[:100, :150]
     (encoded,) = codec.encode([image], 70)
     decoder = codec_from_files(codec.decoder_files(), precision="float32")
@@ -35,24 +34,24 @@ def test_an_archives_files_decode_and_do_not_encode(codec: LearnedCodec) -> None
         decoder.encode([image], 70)
 
 
-def test_the_digest_covers_decoding_and_nothing_else(codec_files: dict[str, bytes], codec: LearnedCodec) -> None:
+def test_the_digest_covers_decoding_and_nothing_else(codec_files: dict[str, bytes], codec: DecoupledCodec) -> None:
     card = json.loads(codec_files["json"])
     card["notes"]["remark"] = "anything"
-    assert load_full(codec_files | {"json": json.dumps(card).encode()}, CPU).digest == codec.digest
+    assert load_files(codec_files | {"json": json.dumps(card).encode()}, CPU).digest == codec.digest
     arrays = safetensors.numpy.load(codec_files["safetensors"])
     arrays["encoder.g_a.network.stem.bias"] = arrays["encoder.g_a.network.stem.bias"] + np.float16(1)
     changed = codec_files | {"safetensors": safetensors.numpy.save(arrays)}
-    assert load_full(changed, CPU).digest == codec.digest
+    assert load_files(changed, CPU).digest == codec.digest
     arrays["decoder.g_s.network.stem.bias"] = arrays["decoder.g_s.network.stem.bias"] + np.float16(1)
     with pytest.raises(InvalidCodec, match="digest"):
-        load_full(codec_files | {"safetensors": safetensors.numpy.save(arrays)}, CPU)
+        load_files(codec_files | {"safetensors": safetensors.numpy.save(arrays)}, CPU)
 
 
-def test_training_can_go_on_from_shipped_files(codec_files: dict[str, bytes], codec: LearnedCodec) -> None:
+def test_training_can_go_on_from_shipped_files(codec_files: dict[str, bytes], codec: DecoupledCodec) -> None:
     network = network_from_files(codec_files).train()
-    from lichen.models.checkpoint import export_codec
+    from lichen.models.registry import export
 
-    again = load_full(export_codec(network, "small", {}), CPU)
+    again = load_files(export(network, "small", {}), CPU)
     assert again.digest == codec.digest
     decoded, y_bits, z_bits = network(torch.rand(1, 3, 64, 64), torch.tensor([50.0]))
     (decoded.sum() + y_bits.sum() + z_bits.sum()).backward()
@@ -75,7 +74,7 @@ def test_training_can_go_on_from_shipped_files(codec_files: dict[str, bytes], co
         ("features", None),
     ],
 )
-def test_absurd_constructor_arguments_are_refused(codec: LearnedCodec, key: str, value: object) -> None:
+def test_absurd_constructor_arguments_are_refused(codec: DecoupledCodec, key: str, value: object) -> None:
     files = dict(codec.decoder_files())
     config = json.loads(files["json"])
     config["arguments"][key] = value
@@ -87,12 +86,12 @@ def test_absurd_constructor_arguments_are_refused(codec: LearnedCodec, key: str,
     "text",
     [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"family": "s2c-conv"}', b"[" * 100_000, b"1e999999", b'{"family": 3}'],
 )
-def test_malformed_json_is_refused(codec: LearnedCodec, text: bytes) -> None:
+def test_malformed_json_is_refused(codec: DecoupledCodec, text: bytes) -> None:
     with pytest.raises(InvalidCodec):
         codec_from_files(dict(codec.decoder_files()) | {"json": text})
 
 
-def test_unknown_format_and_self_test_are_refused(codec: LearnedCodec) -> None:
+def test_unknown_format_and_self_test_are_refused(codec: DecoupledCodec) -> None:
     files = dict(codec.decoder_files())
     for change in ({"format": 2}, {"self_test": "0" * 32}, {"self_test": "zz"}, {"extra": 1}, {"name": ""}):
         config = json.loads(files["json"]) | change
@@ -102,7 +101,7 @@ def test_unknown_format_and_self_test_are_refused(codec: LearnedCodec) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(st.data())
-def test_hostile_weights_are_refused(codec: LearnedCodec, data: st.DataObject) -> None:
+def test_hostile_weights_are_refused(codec: DecoupledCodec, data: st.DataObject) -> None:
     files = dict(codec.decoder_files())
     weights = damaged(files["safetensors"], data, header=2000)
     try:
@@ -112,7 +111,7 @@ def test_hostile_weights_are_refused(codec: LearnedCodec, data: st.DataObject) -
     assert changed.digest != codec.digest or weights == files["safetensors"]
 
 
-def test_values_that_are_not_finite_are_refused(codec: LearnedCodec) -> None:
+def test_values_that_are_not_finite_are_refused(codec: DecoupledCodec) -> None:
     files = dict(codec.decoder_files())
     arrays = safetensors.numpy.load(files["safetensors"])
     arrays["g_s.network.stem.bias"][0] = np.nan
@@ -121,7 +120,7 @@ def test_values_that_are_not_finite_are_refused(codec: LearnedCodec) -> None:
 
 
 @pytest.mark.parametrize(("blocks", "width"), [("tcm", 145), ("hscatb", 145), ("s2c-attention", 56)])
-def test_arguments_that_do_not_go_together_are_refused(codec: LearnedCodec, blocks: str, width: int) -> None:
+def test_arguments_that_do_not_go_together_are_refused(codec: DecoupledCodec, blocks: str, width: int) -> None:
     """Networks that can be built, and all weights of which fit, but that cannot run."""
     files = dict(codec.decoder_files())
     config = json.loads(files["json"])

@@ -9,8 +9,8 @@ import torch
 from learned_support import new_network
 
 from lichen.errors import UsageError
-from lichen.models.growing import grow
-from lichen.models.networks.network import CodecNetwork, NetworkConfig
+from lichen.models.decoupled.growing import grow
+from lichen.models.decoupled.network import CodecNetwork, NetworkConfig
 
 CONFIG = NetworkConfig(
     luma=40, chroma=12, width=32, depth=2, hidden=16, hyper=16, features=16, context=16, anchors=4

@@ -13,13 +13,12 @@ from learned_support import altered, new_network, photograph
 from torch import nn
 
 from lichen.errors import CorruptBitstream, InvalidCodec
-from lichen.models.checkpoint import export_codec, load_full, network_from_files
+from lichen.models.decoupled.codec import DecoupledCodec
+from lichen.models.decoupled.freezing import context_tables, integer_context
+from lichen.models.decoupled.hypercontext import LEVELS, PHASES, HyperContext
+from lichen.models.device import find_device
 from lichen.models.entropy import rans
-from lichen.models.export import context_tables, integer_context
-from lichen.models.hypercontext import LEVELS, PHASES, HyperContext
-from lichen.models.learned import LearnedCodec
-from lichen.models.placement import place
-from lichen.models.zoo import codec_from_files
+from lichen.models.registry import codec_from_files, export, load_files, network_from_files
 
 HYPER = 6
 
@@ -155,15 +154,15 @@ def test_hostile_arrays_are_refused_or_run(data: st.DataObject) -> None:
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
     network = new_network()
-    return export_codec(network, "small", {}, new_context(hyper=network.config.hyper, size=0.1))
+    return export(network, "small", {}, new_context(hyper=network.config.hyper, size=0.1))
 
 
 @pytest.fixture(scope="module")
-def with_context(files: dict[str, bytes]) -> LearnedCodec:
-    return load_full(files, place("cpu", "float32"))
+def with_context(files: dict[str, bytes]) -> DecoupledCodec:
+    return load_files(files, find_device("cpu", "float32"))
 
 
-def test_a_codec_with_a_context_decodes_the_same_pictures(codec: LearnedCodec, with_context: LearnedCodec) -> None:
+def test_a_codec_with_a_context_decodes_the_same_pictures(codec: DecoupledCodec, with_context: DecoupledCodec) -> None:
     assert with_context.digest != codec.digest
     image = photograph()[:200, :300]
     for quality in (5, 50, 95):
@@ -175,28 +174,30 @@ def test_a_codec_with_a_context_decodes_the_same_pictures(codec: LearnedCodec, w
         assert np.array_equal(decoded.pixels, codec.decode([plain.bitstream])[0].pixels)
 
 
-def test_tiles_have_contexts_of_their_own(with_context: LearnedCodec) -> None:
+def test_tiles_have_contexts_of_their_own(with_context: DecoupledCodec) -> None:
     large = np.tile(photograph()[:256, :256], (12, 9, 1))  # more than one section
     (encoded,) = with_context.encode([large], 30)
     assert with_context.decode([encoded.bitstream])[0].symbols == encoded.symbols
 
 
-def test_the_self_test_covers_the_context(files: dict[str, bytes], with_context: LearnedCodec) -> None:
+def test_the_self_test_covers_the_context(files: dict[str, bytes], with_context: DecoupledCodec) -> None:
     context = with_context.prior.context
     assert context is not None
     biases = {name: bias + 40_000 for name, bias in context.biases.items()}
-    other = export_codec(new_network(), "small", {}, replace(context, biases=biases))
+    other = export(new_network(), "small", {}, replace(context, biases=biases))
     mixed = {"json": files["json"], "safetensors": other["safetensors"]}
     with pytest.raises(InvalidCodec, match="self-test"):
-        load_full(mixed, place("cpu", "float32"))
+        load_files(mixed, find_device("cpu", "float32"))
 
 
 def test_versions_of_the_format_are_not_mixed(files: dict[str, bytes], codec_files: dict[str, bytes]) -> None:
     for json_of, weights_of in ((files, codec_files), (codec_files, files)):
         with pytest.raises(InvalidCodec, match="version"):
-            load_full({"json": json_of["json"], "safetensors": weights_of["safetensors"]}, place("cpu", "float32"))
+            load_files(
+                {"json": json_of["json"], "safetensors": weights_of["safetensors"]}, find_device("cpu", "float32")
+            )
 
 
-def test_training_goes_on_without_the_context(files: dict[str, bytes], codec: LearnedCodec) -> None:
-    again = export_codec(network_from_files(files), "small", {})
-    assert load_full(again, place("cpu", "float32")).digest == codec.digest
+def test_training_goes_on_without_the_context(files: dict[str, bytes], codec: DecoupledCodec) -> None:
+    again = export(network_from_files(files), "small", {})
+    assert load_files(again, find_device("cpu", "float32")).digest == codec.digest

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from learned_support import altered, new_network
 
 from lichen.errors import InvalidCodec
-from lichen.models.export import integer_prior
-from lichen.models.fixedpoint import UNIT
-from lichen.models.integer import CODES, LAYERS, IntegerPrior, code_quality, interpolate, quality_code, self_test
-from lichen.models.networks.hyperprior import LOG_STEP, SCALE_MIN
+from lichen.models.codec import QUALITY_CODES, code_quality, quality_code
+from lichen.models.decoupled.entropy_model import LOG_STEP, SCALE_MIN
+from lichen.models.decoupled.fixedpoint import UNIT
+from lichen.models.decoupled.freezing import integer_prior
+from lichen.models.decoupled.integer import LAYERS, IntegerPrior, interpolate, self_test
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +24,14 @@ def prior() -> IntegerPrior:
 
 def test_quality_codes_cover_the_range() -> None:
     assert quality_code(1) == 0
-    assert quality_code(100) == CODES - 1
-    assert all(quality_code(code_quality(c)) == c for c in range(CODES))
+    assert quality_code(100) == QUALITY_CODES - 1
+    assert all(quality_code(code_quality(c)) == c for c in range(QUALITY_CODES))
 
 
-@given(st.integers(0, CODES - 1), st.integers(2, 12), st.integers(0, 2**32 - 1))
+@given(st.integers(0, QUALITY_CODES - 1), st.integers(2, 12), st.integers(0, 2**32 - 1))
 def test_interpolation_is_the_rounded_exact_value(code: int, anchors: int, seed: int) -> None:
     table = np.random.default_rng(seed).integers(-5000, 5000, (anchors, 3), dtype=np.int32)
-    exact = [np.interp(code / (CODES - 1) * (anchors - 1), np.arange(anchors), column) for column in table.T]
+    exact = [np.interp(code / (QUALITY_CODES - 1) * (anchors - 1), np.arange(anchors), column) for column in table.T]
     assert np.abs(interpolate(table, np.array([code]))[0] - exact).max() <= 0.5 + 1e-6
 
 

@@ -11,11 +11,10 @@ from lichen import defaults
 from lichen.errors import CodecMismatch, CorruptBitstream, UnsupportedPicture, UsageError
 from lichen.models import planes
 from lichen.models.bitstream import pack, unpack
-from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.codec import Codec
-from lichen.models.learned import LearnedCodec
-from lichen.models.placement import place
-from lichen.models.zoo import load_codec
+from lichen.models.decoupled.codec import DecoupledCodec
+from lichen.models.device import find_device
+from lichen.models.registry import export, load_codec, load_files
 
 SHIPPED = (defaults.CODEC, defaults.STRONG_CODEC, defaults.EXACT_CODEC)
 
@@ -28,13 +27,13 @@ def squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.mean((a.astype(float) - b) ** 2, axis=2)
 
 
-def test_is_a_codec(codec: LearnedCodec) -> None:
+def test_is_a_codec(codec: DecoupledCodec) -> None:
     assert isinstance(codec, Codec)
     assert len(bytes.fromhex(codec.digest)) == 32
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (63, 65), (64, 64), (129, 200)])
-def test_any_size_round_trips(codec: LearnedCodec, size: tuple[int, int]) -> None:
+def test_any_size_round_trips(codec: DecoupledCodec, size: tuple[int, int]) -> None:
     image = photograph()[: size[0], : size[1]]
     (encoded,) = codec.encode([image], 80)
     (decoded,) = codec.decode([encoded.bitstream])
@@ -44,7 +43,7 @@ def test_any_size_round_trips(codec: LearnedCodec, size: tuple[int, int]) -> Non
     assert psnr(decoded.pixels, image) > 25
 
 
-def test_higher_quality_costs_more_and_looks_better(codec: LearnedCodec) -> None:
+def test_higher_quality_costs_more_and_looks_better(codec: DecoupledCodec) -> None:
     image = photograph()[:256, :256]
     lengths, quality = [], []
     for q in (1, 25.5, 60, 100):
@@ -55,7 +54,7 @@ def test_higher_quality_costs_more_and_looks_better(codec: LearnedCodec) -> None
     assert quality == sorted(quality)
 
 
-def test_batches_give_the_same_symbols_as_single_pictures(codec: LearnedCodec) -> None:
+def test_batches_give_the_same_symbols_as_single_pictures(codec: DecoupledCodec) -> None:
     image = photograph()
     images = [image[i * 16 : i * 16 + 128, i * 8 : i * 8 + 192] for i in range(5)] + [image[:70, :90]]
     qualities = [20, 30, 40, 50, 60, 70.0]
@@ -69,7 +68,7 @@ def test_batches_give_the_same_symbols_as_single_pictures(codec: LearnedCodec) -
     assert [d.symbols for d in mixed] == [e.symbols for e in together[::-1]]
 
 
-def test_tiles_have_no_seams_and_cost_no_rate(codec: LearnedCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_have_no_seams_and_cost_no_rate(codec: DecoupledCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.tile(photograph()[:512, :512], (2, 2, 1))[:700, :900]
     (whole,) = codec.encode([image], 60)
     untiled = codec.decode([whole.bitstream])[0].pixels
@@ -118,7 +117,7 @@ def test_half_precision_shows_nowhere(name: str) -> None:
     assert errors[0] == pytest.approx(errors[1], abs=0.02)
 
 
-def test_another_codecs_bitstream_is_told_apart(codec: LearnedCodec) -> None:
+def test_another_codecs_bitstream_is_told_apart(codec: DecoupledCodec) -> None:
     (encoded,) = codec.encode([photograph()[:64, :64]], 50)
     parsed = unpack(encoded.bitstream)
     other = pack(type(parsed)(**{f: getattr(parsed, f) for f in parsed.__slots__} | {"codec": b"\0\1\2\3"}))
@@ -126,7 +125,7 @@ def test_another_codecs_bitstream_is_told_apart(codec: LearnedCodec) -> None:
         codec.decode([other])
 
 
-def test_sections_of_another_picture_are_corrupt(codec: LearnedCodec) -> None:
+def test_sections_of_another_picture_are_corrupt(codec: DecoupledCodec) -> None:
     (encoded,) = codec.encode([photograph()[:128, :128]], 50)
     parsed = unpack(encoded.bitstream)
     wrong = {f: getattr(parsed, f) for f in parsed.__slots__}
@@ -137,28 +136,28 @@ def test_sections_of_another_picture_are_corrupt(codec: LearnedCodec) -> None:
 
 
 @pytest.mark.parametrize("quality", [0.5, 101, -3])
-def test_quality_out_of_range_is_refused(codec: LearnedCodec, quality: float) -> None:
+def test_quality_out_of_range_is_refused(codec: DecoupledCodec, quality: float) -> None:
     with pytest.raises(UsageError):
         codec.encode([photograph()[:64, :64]], quality)
 
 
-def test_one_quality_for_each_picture(codec: LearnedCodec) -> None:
+def test_one_quality_for_each_picture(codec: DecoupledCodec) -> None:
     with pytest.raises(UsageError):
         codec.encode([photograph()[:64, :64]], [50, 60])
 
 
-def test_hyper_latent_channels_that_are_not_coded_are_zero(codec: LearnedCodec) -> None:
+def test_hyper_latent_channels_that_are_not_coded_are_zero(codec: DecoupledCodec) -> None:
     network = new_network()
     with torch.no_grad():
         network.entropy.z_scale.table[:, ::2] = -10.0
         network.entropy.z_step.table.mul_(0.2)  # so that their symbols would not be zero
-    quiet = load_full(export_codec(network, "quiet", {}), place("cpu", "float32"))
+    quiet = load_files(export(network, "quiet", {}), find_device("cpu", "float32"))
     (encoded,) = quiet.encode([photograph()[:192, :256]], 60)
     assert quiet.decode([encoded.bitstream])[0].symbols == encoded.symbols
 
 
 @pytest.mark.parametrize("size", [(1, (1 << 20) + 1), (16384, 16385)])
-def test_what_the_decoder_would_refuse_is_not_encoded(codec: LearnedCodec, size: tuple[int, int]) -> None:
+def test_what_the_decoder_would_refuse_is_not_encoded(codec: DecoupledCodec, size: tuple[int, int]) -> None:
     image = np.broadcast_to(np.zeros(3, np.uint8), (*size, 3))
     with pytest.raises(UnsupportedPicture, match="pixels"):
         codec.encode([image], 50)

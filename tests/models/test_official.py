@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lichen.errors import InvalidCodec, UnknownCodec, UsageError
-from lichen.models.networks.cwam import CWAM, CWAMConfig
-from lichen.models.networks.tcm import TCM, TCMConfig
-from lichen.models.official import import_checkpoint, read_checkpoint
-from lichen.models.published import new_network
+from lichen.models.snapped.cwam import CWAM, CWAMConfig
+from lichen.models.snapped.importing import import_checkpoint, read_checkpoint
+from lichen.models.snapped.scheme import new_network
+from lichen.models.snapped.tcm import TCM, TCMConfig
 
 
 def as_published(state: dict[str, Tensor], *, old: bool = True) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from learned_support import damaged
 from snapped_support import snapped_codec
 
 from lichen.errors import InvalidCodec
-from lichen.models.zoo import codec_from_files
+from lichen.models.registry import codec_from_files
 
 VALUES: list[Any] = [
     None, True, -1, 0, 1, 3, 10**6, 10**30, 1.5, float("nan"), float("inf"), "", "many", "hscatb", [], [1, 2, 3],

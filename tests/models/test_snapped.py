@@ -17,12 +17,12 @@ from lichen.errors import CorruptBitstream, InvalidCodec, LichenError
 from lichen.models import planes
 from lichen.models.bitstream import Section, pack, unpack
 from lichen.models.codec import Codec
-from lichen.models.networks.stepped import SteppedNetwork
-from lichen.models.placement import place
-from lichen.models.published import export_published, load_published
-from lichen.models.snapped import SnappedCodec
-from lichen.models.snapping import GUARD, Player, Recorder
-from lichen.models.zoo import codec_from_files
+from lichen.models.device import find_device
+from lichen.models.registry import codec_from_files, load_files
+from lichen.models.snapped.codec import SnappedCodec
+from lichen.models.snapped.network import SteppedNetwork
+from lichen.models.snapped.scheme import freeze
+from lichen.models.snapped.snapping import GUARD, Player, Recorder
 
 
 @pytest.fixture(scope="module", params=SMALL)
@@ -97,12 +97,12 @@ def test_damaged_streams_are_refused(codec: SnappedCodec) -> None:
 
 def test_another_machine_that_computes_otherwise_is_told() -> None:
     network = lively("tcm")
-    files = export_published(network, "tcm", {})
+    files = freeze(network, "tcm", {})
     with torch.no_grad():
         next(network.entropy_modules()[1].parameters()).mul_(1.5)
-    other = export_published(network, "tcm", {})
+    other = freeze(network, "tcm", {})
     with pytest.raises(InvalidCodec):
-        load_published({"json": files["json"], "safetensors": other["safetensors"]}, place("cpu", "float32"))
+        load_files({"json": files["json"], "safetensors": other["safetensors"]}, find_device("cpu", "float32"))
 
 
 # --- snapping -------------------------------------------------------------------------------------

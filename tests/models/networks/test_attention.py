@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from lichen.models.networks.attention import (
+from lichen.models.blocks.attention import (
     WindowAttention,
     from_windows,
     relative_positions,
     shift_mask,
     to_windows,
 )
-from lichen.models.networks.cwam import CrossWindowAttention, coarse_mask, coarse_windows
+from lichen.models.blocks.cwam import CrossWindowAttention, coarse_mask, coarse_windows
 
 CPU = torch.device("cpu")
 

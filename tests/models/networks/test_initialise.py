@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from learned_support import new_network, photograph
 
-from lichen.models.networks.blocks import unshuffle
-from lichen.models.networks.hyperprior import logistic_bits
-from lichen.models.networks.initialise import conditioning, latent_sizes
-from lichen.models.networks.network import NetworkConfig
+from lichen.models.blocks.conv import unshuffle
+from lichen.models.decoupled.entropy_model import logistic_bits
+from lichen.models.decoupled.initialise import conditioning, latent_sizes
+from lichen.models.decoupled.network import NetworkConfig
 
 CONFIG = NetworkConfig(luma=40, chroma=12, width=24, depth=1, hyper=48, hidden=32, features=16, context=24, anchors=4)
 

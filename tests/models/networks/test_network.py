@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lichen.models.learned import HALO
-from lichen.models.networks import rounding
-from lichen.models.networks.blocks import shuffle, unshuffle
-from lichen.models.networks.hyperprior import (
+from lichen.models.blocks import rounding
+from lichen.models.blocks.conv import shuffle, unshuffle
+from lichen.models.blocks.dct import dct_basis
+from lichen.models.decoupled.codec import HALO
+from lichen.models.decoupled.entropy_model import (
     SCALE_MIN,
     SECANT_WEIGHT,
     logistic_bits,
@@ -19,8 +20,7 @@ from lichen.models.networks.hyperprior import (
     secant_bits,
     step_masks,
 )
-from lichen.models.networks.network import CodecNetwork, NetworkConfig
-from lichen.models.networks.transforms import dct_basis
+from lichen.models.decoupled.network import CodecNetwork, NetworkConfig
 
 
 @pytest.fixture(scope="module")

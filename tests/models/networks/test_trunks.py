@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,11 @@ from learned_support import SMALL, new_network, photograph
 from torch.utils.flop_counter import FlopCounterMode
 
 from lichen.errors import InvalidCodec, UsageError
-from lichen.models.card import parse_card
-from lichen.models.checkpoint import export_codec, load_decoder, load_full
-from lichen.models.networks.network import CodecNetwork, NetworkConfig
-from lichen.models.networks.trunks import TRUNKS, parse
-from lichen.models.placement import place
+from lichen.models.bundle import parse_card
+from lichen.models.decoupled.network import CodecNetwork, NetworkConfig
+from lichen.models.decoupled.trunks import TRUNKS, parse
+from lichen.models.device import find_device
+from lichen.models.registry import codec_from_files, export, load_files
 
 SWITCHED = ("s2c-conv:gated-conv", "s2c-attention:mlp", "hscatb:no-low,no-channel", "hscatb:squeeze,no-mixed")
 
@@ -48,13 +49,13 @@ def test_every_parameter_gets_a_gradient(blocks: str) -> None:
 
 @pytest.mark.parametrize("blocks", [*TRUNKS, *SWITCHED])
 def test_to_bytes_and_back(blocks: str) -> None:
-    files = export_codec(new_network(small(blocks)), "small", {})
-    codec = load_full(files, place("cpu", "float32"))
+    files = export(new_network(small(blocks)), "small", {})
+    codec = load_files(files, find_device("cpu", "float32"))
     sizes = [(1, 1), (1, 70), (65, 63), (130, 200)]
     images = [np.ascontiguousarray(photograph()[:h, :w]) for h, w in sizes]
     encoded = codec.encode(images, 70)
     archived = codec.decoder_files()
-    decoder = load_decoder(parse_card(archived), archived, place("cpu", "float32"))
+    decoder = codec_from_files(archived, precision="float32")
     for image, one, decoded in zip(images, encoded, decoder.decode([e.bitstream for e in encoded]), strict=True):
         assert decoded.symbols == one.symbols
         assert decoded.pixels.shape == image.shape
@@ -71,9 +72,9 @@ def test_unknown_blocks_and_switches() -> None:
 
 @pytest.mark.parametrize("blocks", ["vgg", "tcm:mlp", 3, None, ["tcm"]])
 def test_hostile_blocks(blocks: object) -> None:
-    files = export_codec(new_network(), "small", {})
-    codec = load_full(files, place("cpu", "float32")).decoder_files()
+    files = export(new_network(), "small", {})
+    codec = load_files(files, find_device("cpu", "float32")).decoder_files()
     config = parse_card(codec)
     config["arguments"]["blocks"] = blocks
     with pytest.raises(InvalidCodec, match="blocks"):
-        load_decoder(config, codec, place("cpu", "float32"))
+        codec_from_files(codec | {"json": json.dumps(config).encode()}, precision="float32")

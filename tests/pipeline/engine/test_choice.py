@@ -17,7 +17,7 @@ from lichen import defaults
 from lichen.errors import JobInterrupted, UsageError
 from lichen.jobs.bench.graphics import KINDS
 from lichen.models.codec import Codec, Encoded, Pixels
-from lichen.models.zoo import load_codec
+from lichen.models.registry import load_codec
 from lichen.pipeline.archive.codecs import codec_name
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.job import list_jobs, read_job
