@@ -18,7 +18,7 @@ from lichen.models.codec import Codec, Decoded
 from lichen.pipeline.archive.decoding import check_shape, held, original_bytes, other_size, windows
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
+from lichen.pipeline.lanes import LARGE_PIXELS, Lanes, group_pixels
 from lichen.pipeline.side import Side, apply_side
 
 AHEAD_GROUPS = 4
@@ -130,7 +130,7 @@ def _groups(window: Sequence[Placement], codecs: _Codecs) -> Iterator[slice]:
     start = taken = 0
     for number, place in enumerate(window):
         codec = codecs.get(_digest(place) or "")
-        most = GROUP_PIXELS if codec is None or isinstance(codec, LichenError) else group_pixels(codec)
+        most = group_pixels(None if isinstance(codec, LichenError) else codec)
         more = _pixels(place) or held(place)
         if number > start and taken + more > most:
             yield slice(start, number)

@@ -2,7 +2,7 @@
 
 A room is a module at the top of a package, or one of its sub-packages with all that is in it. An arrow leads from a
 room to another that it imports from, once, wherever the import stands: in a function, too, and for types only. Floors
-are the rooms of the longest chain of imports. A circle is one of modules, or of rooms.
+are the rooms of the longest chain of imports. A circle is one of modules, or of rooms; the command then fails.
 
     python tests/imports.py models pipeline
 """
@@ -68,14 +68,15 @@ def _room(name: str) -> str:
 
 
 if __name__ == "__main__":
+    circles = []
     for package in sys.argv[1:]:
         inner = modules(package)
         outer = rooms(inner)
         try:
             TopologicalSorter(inner).prepare()
-            high = str(floors(outer))
+            height = f"{floors(outer)} floors"
         except CycleError as error:
-            high = f"circle: {' -> '.join(error.args[1])}"
-        print(
-            f"{package}: {len(inner)} modules, {len(outer)} rooms, {arrows(outer)} arrows between rooms, floors {high}"
-        )
+            circles.append(package)
+            height = f"a circle: {' -> '.join(error.args[1])}"
+        print(f"{package}: {len(inner)} modules in {len(outer)} rooms, {arrows(outer)} arrows between rooms, {height}")
+    sys.exit(len(circles))

@@ -133,7 +133,7 @@ def _item(name: str, pixels: Pixels) -> Item:
 
 def _least(codec: Codec, pixels: Pixels, maps: FlatMaps, bar: Quality) -> int | None:
     """Bytes at the lowest whole quality that is no worse than ``bar``; None if there is none."""
-    if getattr(codec, "lossless", False):
+    if codec.lossless:
         return len(codec.encode([pixels], MAX_QUALITY)[0].bitstream)
     low, high, best = int(MIN_QUALITY), int(MAX_QUALITY), None
     while low <= high:

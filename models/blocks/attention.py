@@ -30,7 +30,7 @@ def to_windows(x: Tensor, window: int, heads: int) -> Tensor:
 
 
 def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
-    """The inverse of ``to_windows``; the result is channels-last."""
+    """What ``to_windows`` took apart, ``(B, heads * d, height, width)`` in channels-last memory."""
     _, heads, _, depth = x.shape
     rows, columns = height // window, width // window
     x = x.reshape(-1, rows, columns, heads, window, window, depth).permute(0, 1, 4, 2, 5, 3, 6)

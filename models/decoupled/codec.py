@@ -43,7 +43,7 @@ from lichen.models.planes import Plan, Window, cut, from_interleaved, interleave
 HALO = 128
 """Pixels around a tile that h_a and the scale network can see; that of g_a and g_s depends on their blocks."""
 MEAN_HALO = 192
-"""The same for the mean network, hyper-latent and context together."""
+"""Pixels around a tile that the mean network can see, through hyper-latent and context together."""
 
 
 class DecoupledCodec(BatchedCodec):

@@ -30,7 +30,7 @@ SCALE_SLOPE = 0.25
 RATE_WEIGHT = 0.08
 """Squared quantisation steps that a bit is worth when symbols are chosen."""
 HYPER_RATE_WEIGHT = 0.025
-"""The same for the hyper-latent, where an error costs bits of the latent."""
+"""Squared steps that a bit of the hyper-latent is worth: fewer, because an error there costs bits of the latent."""
 SECANT_WEIGHT = 1.2
 """Makes up for the distortion, whose straight-through gradient pushes also those residuals that stay zero."""
 

@@ -126,7 +126,7 @@ class HyperContext:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> HyperContext:
-        """The context of a checkpoint. Raises ``InvalidCodec`` unless the arrays are exactly what is expected."""
+        """The context of a codec's file. Raises ``InvalidCodec`` unless the arrays are exactly what is expected."""
         tables = {n.removeprefix("tables."): a for n, a in arrays.items() if n.startswith("tables.")}
         kinds = {f"{n}.weight": np.int16 for n in LAYERS} | {f"{n}.bias": np.int32 for n in LAYERS}
         if set(arrays) - {f"tables.{n}" for n in tables} != set(kinds):

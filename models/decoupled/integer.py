@@ -130,7 +130,7 @@ class IntegerPrior:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> IntegerPrior:
-        """The prior of a checkpoint. Raises ``InvalidCodec`` unless the arrays are exactly what is expected."""
+        """The prior of a codec's file. Raises ``InvalidCodec`` unless the arrays are exactly what is expected."""
         plain = {"offset", "z_step", "z_index"}
         expected = {f"{n}.{p}" for n in LAYERS for p in ("weight", "bias")} | plain
         tables = {n.removeprefix("tables."): a for n, a in arrays.items() if n.startswith("tables.")}

@@ -41,7 +41,7 @@ class Trunk:
     """Pixels by which a convolutional block sees further than the one before."""
 
     def halo_of(self, depth: int, switches: frozenset[str]) -> int:
-        """The same for this many blocks: as far as convolutions see, in steps of 64."""
+        """Pixels around a tile for this many blocks: as far as convolutions see, in steps of 64, at least ``halo``."""
         sees = depth * (self.reach + CELL * ("gated-conv" in switches))
         return max(self.halo, -(-sees // 64) * 64)
 

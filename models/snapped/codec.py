@@ -238,7 +238,7 @@ def _taken(step: Step, plane: Tensor) -> Tensor:
 
 
 def _put(step: Step, plane: Tensor, values: Tensor) -> None:
-    """The inverse: write ``(B, n)`` where they belong in all channels of the latent."""
+    """Write what ``_taken`` took, ``(B, n)``, where it belongs in all channels of the latent."""
     target = plane[:, step.start : step.stop]
     if step.mask is None:
         target.copy_(values.reshape(target.shape))

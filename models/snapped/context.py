@@ -75,7 +75,7 @@ class ContextNetwork(SteppedNetwork):
         return scale, mean, None
 
     def _at_places(self, mask: Tensor, side: Tensor, known: Tensor) -> tuple[Tensor, Tensor, None]:
-        """The same at the places of a wavefront only, zeros elsewhere."""
+        """Scales and means at the places of a wavefront only, zeros elsewhere."""
         row, column = mask.nonzero().unbind(1)
         around = torch.arange(5, device=mask.device)
         padded = F.pad(known, (2, 2, 2, 2))

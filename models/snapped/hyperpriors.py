@@ -84,7 +84,7 @@ class Factorised(SteppedNetwork):
         self.h_a = Unshuffle()
 
     def steps(self, _height: int, _width: int, _device: torch.device) -> list[Step]:
-        """None."""
+        """Nothing is coded in steps."""
         return []
 
     def side(self, z: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class Factorised(SteppedNetwork):
         return shuffle(z, SPREAD)
 
     def start(self, side: Tensor, _shape: Sequence[int], _like: Tensor) -> Tensor:
-        """All of it."""
+        """The decoded latent, all of which is known before the first step."""
         return side
 
 
@@ -108,7 +108,7 @@ class ScaleHyperprior(SteppedNetwork):
         self.h_s = nn.Sequential(deconv(n, n), nn.ReLU(), deconv(n, n), nn.ReLU(), conv(n, m, 3, 1), nn.ReLU())
 
     def side(self, z: Tensor) -> Tensor:
-        """Scales."""
+        """The scales of the latent."""
         scales: Tensor = self.h_s(z)
         return scales
 
@@ -173,7 +173,7 @@ class MeanScaleHyperprior(SteppedNetwork):
         return x + shuffle(self.linear_s(y), PATCH) + 0.5 if self.linear else x
 
     def side(self, z: Tensor) -> Tensor:
-        """Scales and means."""
+        """Scales and means of the latent, side by side."""
         parameters: Tensor = self.h_s(z)
         return parameters
 

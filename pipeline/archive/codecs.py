@@ -110,7 +110,7 @@ class CodecShelf:
                 files[extension] = self._store.read_range(path, 0, size)
             except MissingObject as error:
                 raise CorruptArchive(f"{path} is missing") from error
-        codec = codec_from_files(files, device=self._device, precision=self._precision)
+        codec = codec_from_files(files, device=self._device, precision=self._precision, digest=digest)
         if codec.digest != digest:
             raise CorruptArchive(f"the files of codec {digest} make codec {codec.digest}")
         return codec

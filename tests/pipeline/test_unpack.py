@@ -54,7 +54,6 @@ def many(write_archive: Callable[..., str], tmp_path_factory: pytest.TempPathFac
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every picture is a group of its own."""
     monkeypatch.setattr(unpacking, "group_pixels", lambda _codec: 1)
-    monkeypatch.setattr(unpacking, "GROUP_PIXELS", 1)
 
 
 def opened(url: str | Path) -> tuple[Archive, list[IndexRow]]:

@@ -164,6 +164,8 @@ def test_nothing_is_kept_that_is_as_large_as_its_source() -> None:
 class Broken:
     """WebP that encodes nothing."""
 
+    lossless, quality_step, batch_pixels, runs_on = False, 1.0, 1 << 19, None
+
     def __init__(self) -> None:
         self._codec = load_codec("webp")
         self.name, self.digest = "broken", hashlib.sha256(b"broken").hexdigest()
