@@ -70,9 +70,8 @@ class Bundle:
         return cls(config=config, decoder=decoder, digest=digest, encoder=under("encoder.", arrays), card=card)
 
     @classmethod
-    def carried(cls, files: Mapping[str, bytes]) -> Bundle:
-        """What an archive carries. Raises ``InvalidCodec``."""
-        config = parse_card(files)
+    def carried(cls, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
+        """What an archive carries, whose JSON is parsed (``parse_card``). Raises ``InvalidCodec``."""
         decoder = read_arrays(files["safetensors"]) if "safetensors" in files else {}
         return cls(config=config, decoder=decoder, digest=decoder_digest(config, decoder))
 

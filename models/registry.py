@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -208,7 +208,10 @@ def load_codec(name: str, *, device: str = "cpu", precision: str = "auto") -> Co
         return _load_path(user_folder() / f"{name}.json", device=device, precision=precision)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == name:
-            return _foreign(entry, entry.load()(device=device, precision=precision))
+            codec = _completed(entry.load()(device=device, precision=precision))
+            if not isinstance(codec, Codec):
+                raise InvalidCodec(f"{entry.value} of the entry point {name!r} returned no codec")
+            return codec
     raise UnknownCodec(f"no codec {name!r}; known are {', '.join(codec_names())}")
 
 
@@ -223,16 +226,19 @@ def codec_from_files(
     check_device(device, precision)
     config = parse_card(files)
     family = config.get("family")
-    if family == _CLASSICAL_FAMILY or (isinstance(family, str) and family in SCHEMES):
-        bundle = Bundle.carried(files)
+    if isinstance(family, str) and family in (_CLASSICAL_FAMILY, *SCHEMES):
+        bundle = Bundle.carried(config, files)
         if digest not in (None, bundle.digest):
-            raise InvalidCodec(f"the files of codec {digest} are damaged: their digest is {bundle.digest}")
+            raise InvalidCodec(
+                f"the files of codec {digest} are damaged: their digest is {bundle.digest}; put them back from a copy"
+            )
         if family == _CLASSICAL_FAMILY:
             return _classical_from(config)
         return SCHEMES[family]().load(bundle, find_device(device, precision))
     for entry in entry_points(group=FAMILY_GROUP):
         if entry.name == family:
-            return _foreign(entry, entry.load()(config, files, device=device, precision=precision))
+            codec: Codec = _completed(entry.load()(config, files, device=device, precision=precision))
+            return codec
     raise InvalidCodec(
         f"codec of unknown family {str(family)[:40]!r}: a newer lichen or the package that brings it may know it, "
         "or its files are damaged"
@@ -259,14 +265,11 @@ def _scheme_of_files(bundle: Bundle) -> Scheme:
     return make()
 
 
-def _foreign(entry: EntryPoint, codec: object) -> Codec:
-    """What another package made, with what it does not say of itself. Raises ``InvalidCodec`` if it is no codec."""
-    if hasattr(codec, "decoder_files"):
-        for name, value in DEFAULTS.items():
-            if not hasattr(codec, name):
-                setattr(codec, name, value)
-    if not isinstance(codec, Codec):
-        raise InvalidCodec(f"{entry.value} of the entry point {entry.name!r} returned no codec")
+def _completed(codec: Any) -> Any:
+    """A codec of another package; what its class does not say of it is as ``DEFAULTS`` have it."""
+    for name, value in DEFAULTS.items() if hasattr(codec, "decoder_files") else ():
+        if not hasattr(codec, name):
+            setattr(type(codec), name, value)
     return codec
 
 

@@ -14,11 +14,12 @@ import torch
 
 from lichen.errors import UsageError
 from lichen.models.bitstream import unpack
+from lichen.models.bundle import Bundle
 from lichen.models.codec import Pixels
 from lichen.models.device import find_device
 from lichen.models.registry import build, config_of, export, full_files, load_files
 from lichen.models.snapped.codec import SnappedCodec
-from lichen.models.snapped.scheme import load_unportable
+from lichen.models.snapped.scheme import SnappedScheme
 from lichen.models.snapped.snapping import Player
 
 
@@ -60,7 +61,8 @@ def run(
         portable = load_files(files, placement)
         if not isinstance(portable, SnappedCodec):
             raise UsageError(f"{name} is portable by integer arithmetic and pays nothing")
-        speeds = [_speeds(one, picture, quality, repeats) for one in (portable, load_unportable(files, placement))]
+        plain = SnappedScheme().load(Bundle.full(files), placement, entropy=torch.float32)
+        speeds = [_speeds(one, picture, quality, repeats) for one in (portable, plain)]
         (encode, decode), (plain_encode, plain_decode) = speeds
         costs.append(
             Cost(

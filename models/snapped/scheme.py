@@ -145,9 +145,13 @@ class SnappedScheme:
         network.entropy_bottleneck.solve_medians()
         return freeze(network, name, notes)
 
-    def load(self, bundle: Bundle, device: Device) -> SnappedCodec:
-        """The codec of a bundle, with its encoder if that is there. Raises ``InvalidCodec``."""
-        return _load(bundle, device)
+    def load(self, bundle: Bundle, device: Device, *, entropy: torch.dtype = torch.float64) -> SnappedCodec:
+        """The codec of a bundle, with its encoder if that is there. Raises ``InvalidCodec``.
+
+        ``entropy`` is the precision of the entropy model. With another than the default there is no self-test, and what
+        is written decodes on the same machine only: that is for measuring what portability costs.
+        """
+        return _load(bundle, device, entropy, test=entropy == torch.float64)
 
     def network(self, bundle: Bundle) -> SteppedNetwork:
         """A trainable network of a full bundle. Raises ``InvalidCodec``."""
@@ -176,16 +180,11 @@ def freeze(network: SteppedNetwork, name: str, notes: Mapping[str, Any]) -> dict
     }
     bundle = Bundle(config=config, decoder=decoder, digest=decoder_digest(config, decoder))
     device = Device(on=torch.device("cpu"), half=None, batch_pixels=1)
-    config["self_test"] = _load(bundle, device, test=False).self_test().hex()
+    config["self_test"] = _load(bundle, device, torch.float64, test=False).self_test().hex()
     return full_files(config, decoder, encoder, notes=dict(notes))
 
 
-def load_unportable(files: Mapping[str, bytes], device: Device) -> SnappedCodec:
-    """A codec with an entropy model in float32, to measure what portability costs. Raises ``InvalidCodec``."""
-    return _load(Bundle.full(files), device, test=False, entropy=torch.float32)
-
-
-def _load(bundle: Bundle, device: Device, *, test: bool = True, entropy: torch.dtype = torch.float64) -> SnappedCodec:
+def _load(bundle: Bundle, device: Device, entropy: torch.dtype, *, test: bool) -> SnappedCodec:
     network = _network(bundle)
     z, y = (CoderTables.from_arrays(under(f"tables.{stream}.", bundle.decoder)) for stream in _TABLES)
     index = bundle.decoder.get("tables.z_index")

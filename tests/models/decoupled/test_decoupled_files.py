@@ -16,7 +16,7 @@ from lichen.errors import InvalidCodec, UsageError
 from lichen.models.decoupled.codec import DecoupledCodec
 from lichen.models.decoupled.network import CodecNetwork, NetworkConfig
 from lichen.models.device import find_device
-from lichen.models.registry import codec_from_files, load_files, network_from_files
+from lichen.models.registry import codec_from_files, export, load_codec, load_files, network_from_files
 
 CPU = find_device("cpu", "float32")
 
@@ -47,9 +47,39 @@ def test_the_digest_covers_decoding_and_nothing_else(codec_files: dict[str, byte
         load_files(codec_files | {"safetensors": safetensors.numpy.save(arrays)}, CPU)
 
 
+@pytest.mark.parametrize(
+    ("written", "flipped"),
+    [(b'"format": 1', b'"format": 3'), (b'"decoupled"', b'"decouqled"'), (b'"small"', b'"smalm"')],
+)
+def test_a_flipped_byte_is_called_damage(codec_files: dict[str, bytes], written: bytes, flipped: bytes) -> None:
+    changed = codec_files["json"].replace(written, flipped, 1)
+    assert changed != codec_files["json"]
+    for load in (lambda files: load_files(files, CPU), network_from_files):
+        with pytest.raises(InvalidCodec, match="damaged"):
+            load(codec_files | {"json": changed})
+
+
+@pytest.mark.parametrize(
+    ("written", "flipped"), [(b'"format":1', b'"format":3'), (b'"decoupled"', b'"decouqled"'), (b'"small"', b'"smalm"')]
+)
+def test_so_is_one_in_an_archive(codec: DecoupledCodec, written: bytes, flipped: bytes) -> None:
+    files = dict(codec.decoder_files())
+    changed = files | {"json": files["json"].replace(written, flipped, 1)}
+    assert changed != files
+    with pytest.raises(InvalidCodec, match="damaged"):
+        codec_from_files(changed, digest=codec.digest)
+    assert codec_from_files(files, digest=codec.digest).digest == codec.digest
+
+
+def test_a_classical_codec_that_is_another_is_called_damage() -> None:
+    codec = load_codec("webp")
+    files = dict(codec.decoder_files())
+    with pytest.raises(InvalidCodec, match="damaged"):
+        codec_from_files({"json": files["json"].replace(b'"format":1', b'"format":2')}, digest=codec.digest)
+
+
 def test_training_can_go_on_from_shipped_files(codec_files: dict[str, bytes], codec: DecoupledCodec) -> None:
     network = network_from_files(codec_files).train()
-    from lichen.models.registry import export
 
     again = load_files(export(network, "small", {}), CPU)
     assert again.digest == codec.digest

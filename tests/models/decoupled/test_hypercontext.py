@@ -180,22 +180,25 @@ def test_tiles_have_contexts_of_their_own(with_context: DecoupledCodec) -> None:
     assert with_context.decode([encoded.bitstream])[0].symbols == encoded.symbols
 
 
+def mixed(json_of: dict[str, bytes], weights_of: dict[str, bytes]) -> dict[str, bytes]:
+    """What an archive would carry of two codecs, the JSON of one and the weights of the other."""
+    config, weights = (load_files(files, find_device("cpu", "float32")) for files in (json_of, weights_of))
+    return {"json": config.decoder_files()["json"], "safetensors": weights.decoder_files()["safetensors"]}
+
+
 def test_the_self_test_covers_the_context(files: dict[str, bytes], with_context: DecoupledCodec) -> None:
     context = with_context.prior.context
     assert context is not None
     biases = {name: bias + 40_000 for name, bias in context.biases.items()}
     other = export(new_network(), "small", {}, replace(context, biases=biases))
-    mixed = {"json": files["json"], "safetensors": other["safetensors"]}
     with pytest.raises(InvalidCodec, match="self-test"):
-        load_files(mixed, find_device("cpu", "float32"))
+        codec_from_files(mixed(files, other), precision="float32")
 
 
 def test_versions_of_the_format_are_not_mixed(files: dict[str, bytes], codec_files: dict[str, bytes]) -> None:
     for json_of, weights_of in ((files, codec_files), (codec_files, files)):
         with pytest.raises(InvalidCodec, match="version"):
-            load_files(
-                {"json": json_of["json"], "safetensors": weights_of["safetensors"]}, find_device("cpu", "float32")
-            )
+            codec_from_files(mixed(json_of, weights_of), precision="float32")
 
 
 def test_training_goes_on_without_the_context(files: dict[str, bytes], codec: DecoupledCodec) -> None:
