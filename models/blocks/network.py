@@ -34,11 +34,17 @@ class TrainableNetwork(nn.Module):
     """Sides of pictures are multiples of it."""
     watched: tuple[float, ...] = (50.0,)
     """The qualities at which training looks at pictures that are held out; of a network with one rate any will do."""
+    noise: float = 1.0
+    """Factor on the noise that a test of portability adds to the layers of the entropy model."""
     config: Any
     """The ``Config`` that it was made from."""
 
     def lagrangian(self, quality: Tensor) -> Tensor:
         """The weight of the distortion that belongs to qualities ``(B,)``."""
+        raise NotImplementedError
+
+    def entropy_modules(self) -> list[nn.Module]:
+        """The modules of the entropy model, as far as decoding needs them."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:

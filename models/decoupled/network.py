@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lichen.models.blocks import quality as axis
 from lichen.models.blocks.network import Config, TrainableNetwork
@@ -84,6 +84,10 @@ class CodecNetwork(TrainableNetwork):
     def lagrangian(self, quality: Tensor) -> Tensor:
         """The weight of the distortion that belongs to a quality, log-linear between the two ends."""
         return axis.log_weight(quality, self.config.lambda_min, self.config.lambda_max).exp()
+
+    def entropy_modules(self) -> list[nn.Module]:
+        """All of the entropy model."""
+        return [self.entropy]
 
     def forward(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, 3, H, W)`` pictures and ``(B,)`` qualities to reconstruction, bits of y and bits of z (``(B,)``)."""

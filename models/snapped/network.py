@@ -64,6 +64,8 @@ class RateConfig(Config):
 class SteppedNetwork(TrainableNetwork):
     """Base of the published codecs. RGB in [0, 1], sides multiples of ``grid``; latent at 1/16, hyper-latent 1/64."""
 
+    noise = 1e-6
+    """Snapped decisions bear what stays below the guard (``lichen.models.snapped.snapping``)."""
     encoder: tuple[str, ...] = ("g_a", "h_a")
     """Modules that only an encoder needs, by name."""
     transforms: tuple[str, ...] = ("g_s",)
