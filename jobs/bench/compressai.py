@@ -121,7 +121,7 @@ def run(
         megapixels=_megapixels(images),
         cores=len(os.sched_getaffinity(0)),
         device=str(placement.on),
-        precision=str(placement.half or "float32").removeprefix("torch."),
+        precision=placement.precision,
         network=f"mbt2018-mean, N={network.N}, M={network.M}, "
         + ("untrained, rescaled to realistic rates" if weights is None else f"trained ({Path(weights).name})"),
         codec=codec,

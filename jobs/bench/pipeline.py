@@ -89,7 +89,7 @@ def run(
             pictures=len(images),
             megapixels=pixels,
             cores=cores,
-            precision=str(loaded.device.half or "float32").removeprefix("torch."),
+            precision=loaded.device.precision,
             executor=executor,
             start_seconds=best.startup_seconds,
             compress=best.megapixels_per_second,

@@ -24,7 +24,7 @@ def test_architectures() -> None:
     done = CliRunner().invoke(build_app(), ["models", "architectures", "--json"])
     assert done.exit_code == 0, done.output
     found = {one["name"]: one for one in json.loads(done.stdout)}
-    assert list(found) == architectures()
+    assert list(found) == list(architectures())
     assert found["tcm-small"]["rates"] == "one" and found["hscatb"]["rates"] == "continuous"
     assert "no-channel" in found["hscatb"]["switches"]
     table = CliRunner().invoke(build_app(), ["models", "architectures"])
