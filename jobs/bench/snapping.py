@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 
 from lichen.errors import UsageError
-from lichen.models.architectures import build, config_of, export, load_full
 from lichen.models.bitstream import unpack
+from lichen.models.bundle import Bundle
 from lichen.models.codec import Pixels
-from lichen.models.placement import place
-from lichen.models.published import load_unportable
-from lichen.models.snapped import SnappedCodec
-from lichen.models.snapping import Player
-from lichen.models.zoo import full_files
+from lichen.models.device import find_device
+from lichen.models.registry import build, config_of, export, full_files, load_files
+from lichen.models.snapped.codec import SnappedCodec
+from lichen.models.snapped.scheme import SnappedScheme
+from lichen.models.snapped.snapping import Player
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +57,12 @@ def run(
         trained = name.endswith(".json")
         torch.manual_seed(0)
         files = full_files(name) if trained else export(build(config_of(name)).eval(), name.replace("/", "-"), {})
-        placement = place(device, "float32")
-        portable = load_full(files, placement)
+        placement = find_device(device, "float32")
+        portable = load_files(files, placement)
         if not isinstance(portable, SnappedCodec):
             raise UsageError(f"{name} is portable by integer arithmetic and pays nothing")
-        speeds = [_speeds(one, picture, quality, repeats) for one in (portable, load_unportable(files, placement))]
+        plain = SnappedScheme().load(Bundle.full(files), placement, entropy=torch.float32)
+        speeds = [_speeds(one, picture, quality, repeats) for one in (portable, plain)]
         (encode, decode), (plain_encode, plain_decode) = speeds
         costs.append(
             Cost(

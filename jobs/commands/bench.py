@@ -176,7 +176,7 @@ def effort(
     from lichen.jobs import console
     from lichen.jobs.bench.effort import run
     from lichen.jobs.evaluate import default_qualities, load_pictures
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
 
     pictures = list(load_pictures(source).values())
     levels = efforts or [1, 3, 4, 5, 6, 7]
@@ -247,7 +247,7 @@ def snapping(
     from lichen.jobs import console
     from lichen.jobs.bench.snapping import run
     from lichen.jobs.evaluate import load_pictures
-    from lichen.models.published import SIZES
+    from lichen.models.snapped.scheme import SIZES
 
     (pixels,) = load_pictures(picture).values()
     top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
@@ -279,7 +279,7 @@ def seen(
     from lichen.jobs import console
     from lichen.jobs.bench.seen import chosen, draw, run
     from lichen.jobs.evaluate import load_pictures
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
 
     found = load_pictures(pictures)
     rivals = [load_codec(name.strip()) for name in against.split(",")]

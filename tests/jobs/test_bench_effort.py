@@ -8,7 +8,7 @@ from learned_support import photograph
 
 from lichen.errors import UsageError
 from lichen.jobs.bench.effort import run
-from lichen.models.zoo import load_codec
+from lichen.models.registry import load_codec
 
 
 def test_levels_against_the_default() -> None:
