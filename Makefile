@@ -78,8 +78,9 @@ lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Not from here, where mypy would take the folder lichen/ for the whole package.
+# Not from here, where mypy would take the folder lichen/ for the whole package; the laboratory comes along by a link.
 typecheck: dev
+	@ln -sfn ../lab build/lab
 	cd build && $(abspath $(BIN))/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
 check: test lint typecheck

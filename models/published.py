@@ -152,14 +152,6 @@ def load_published(files: Mapping[str, bytes], placement: Placement) -> SnappedC
     return codec
 
 
-def load_unportable(files: Mapping[str, bytes], placement: Placement) -> SnappedCodec:
-    """The same with an entropy model in float32, to measure what portability costs. Raises ``InvalidCodec``."""
-    arrays = read_arrays(files.get("safetensors", b""))
-    config = decoder_card(parse_card(files))
-    decoder, encoder = half(arrays, "decoder."), half(arrays, "encoder.")
-    return _build(config, decoder, encoder, placement, test=False, entropy=torch.float32)
-
-
 def network_from_files(files: Mapping[str, bytes]) -> SteppedNetwork:
     """A trainable network from full codec files. Raises ``InvalidCodec``."""
     arrays = read_arrays(files.get("safetensors", b""))
@@ -179,7 +171,6 @@ def _build(
     placement: Placement,
     *,
     test: bool = True,
-    entropy: torch.dtype = torch.float64,
 ) -> SnappedCodec:
     network = _network(config, decoder, encoder)
     z, y = (CoderTables.from_arrays(half(decoder, f"tables.{stream}.")) for stream in _TABLES)
@@ -198,7 +189,6 @@ def _build(
         files={"json": canonical(config), "safetensors": pack_arrays(decoder)},
         placement=placement,
         encoder=encoder is not None,
-        entropy=entropy,
     )
 
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from lab.commands import build_app
+from lab.seen import SIDE, chosen, place, run
 from lichen.errors import UsageError
-from lichen.jobs.bench.seen import SIDE, chosen, place, run
-from lichen.jobs.cli import build_app
 from lichen.models.classical import ClassicalCodec
 
 KODAK = Path(__file__).parents[1] / "data" / "kodak"
@@ -45,7 +45,7 @@ def test_the_square_is_where_the_errors_are() -> None:
 
 def test_the_command_draws_a_sheet(tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
-    arguments = ["bench", "seen", str(KODAK), "--out", str(sheet), "--codec", "webp", "--against", "jpeg", "--json"]
+    arguments = ["seen", str(KODAK), "--out", str(sheet), "--codec", "webp", "--against", "jpeg", "--json"]
     done = CliRunner().invoke(build_app(), arguments)
     assert done.exit_code == 0, done.output
     scores = json.loads(done.stdout)

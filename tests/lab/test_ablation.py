@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lab.ablation import VARIANTS, run, walsh
 from lichen.errors import UsageError
-from lichen.jobs.bench.ablation import VARIANTS, run, walsh
 from lichen.models.networks.network import NetworkConfig
 
 SMALL = NetworkConfig(luma=40, chroma=12, width=18, depth=1, hidden=16, hyper=16, features=16, context=16, anchors=4)

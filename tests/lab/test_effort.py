@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from learned_support import photograph
 
+from lab.effort import run
 from lichen.errors import UsageError
-from lichen.jobs.bench.effort import run
 from lichen.models.zoo import load_codec
 
 

@@ -8,9 +8,9 @@ import pytest
 from learned_support import new_network
 from snapped_support import lively
 
+from lab.finishing import FINISHES, run
 from lichen import defaults
 from lichen.errors import UsageError
-from lichen.jobs.bench.finishing import FINISHES, run
 from lichen.models.architectures import export
 from lichen.models.zoo import write_codec
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lichen.jobs.bench.variants import Report, check_names, told
+from lab.variants import Report, check_names, told
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.run import train
 from lichen.models.architectures import Config, config_of

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
+from lab.variants import Report, chosen, told, train_to_the_end
 from lichen import defaults
 from lichen.errors import UsageError
 from lichen.jobs.bdrate import Point, bd_rate
-from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import open_cache
 from lichen.jobs.training.loop import VALIDATION_QUALITIES, Trainer
@@ -129,10 +129,9 @@ def run(
         before: Mapping[str, float] = {}
         for finish, tell in zip(finishes, told([f.name for f in finishes], report), strict=True):
             config, folder = replace(base, **finish.change), Path(scratch) / finish.name
-            trainer = Trainer(network.config, config, pictures, folder)
+            target = partial(_towards, master, finish.distilled) if finish.distilled and master is not None else None
+            trainer = Trainer(network.config, config, pictures, folder, target=target)
             trainer.adopt(network)
-            if finish.distilled and master is not None:
-                trainer.target = partial(_towards, master, finish.distilled)
             before = before or trainer.validate()
             cases.append(_case(finish, trainer, before, tell))
     return Finishing(codec=codec, steps=steps, before=before["loss"], cases=tuple(cases))

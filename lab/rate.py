@@ -55,7 +55,7 @@ class RateBench:
 
 
 def run(
-    source: str, *, codec: str = defaults.CODEC, weights: Path | None = None, qualities: tuple[float, ...]
+    source: str | Path, *, codec: str = defaults.CODEC, weights: Path | None = None, qualities: tuple[float, ...]
 ) -> RateBench:
     """Encode the pictures of a folder at every quality and count. Raises ``UsageError``."""
     pictures = list(load_pictures(source).values())

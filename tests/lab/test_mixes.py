@@ -12,9 +12,9 @@ from learned_support import kodak, new_network
 from PIL import Image
 from typer.testing import CliRunner
 
+from lab.commands import build_app
+from lab.mixes import CHOICES, ByActivity, run
 from lichen.errors import UsageError
-from lichen.jobs.bench.mixes import CHOICES, ByActivity, run
-from lichen.jobs.cli import build_app
 from lichen.models.checkpoint import export_codec
 from lichen.models.perceptual.distortion import Mix
 from lichen.models.zoo import write_codec
@@ -47,7 +47,7 @@ def test_every_mix_begins_with_the_same_weights_and_is_measured(photographs: Pat
 
 def test_the_command_prints_what_it_measured(photographs: Path, tmp_path: Path) -> None:
     codec = write_codec(tmp_path, "small", export_codec(new_network(), "small", {}))
-    arguments = ["bench", "mixes", *map(str, sorted(photographs.iterdir()) * 7), "--codec", str(codec), "--steps", "1"]
+    arguments = ["mixes", *map(str, sorted(photographs.iterdir()) * 7), "--codec", str(codec), "--steps", "1"]
     done = CliRunner().invoke(build_app(), [*arguments, "--pictures", "1", "--mix", "ms-ssim-0.5", "--json"])
     assert done.exit_code == 0, done.output
     assert [case["name"] for case in json.loads(done.stdout)] == ["before", "ms-ssim-0.5"]

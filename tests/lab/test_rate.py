@@ -10,8 +10,8 @@ import torch
 from learned_support import new_network, photograph
 from PIL import Image
 
+from lab.rate import ideal_bits, run
 from lichen.errors import UsageError
-from lichen.jobs.bench.rate import ideal_bits, run
 from lichen.models.architectures import build, config_of, export, to_json
 from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.placement import place

@@ -9,8 +9,8 @@ import pytest
 from learned_support import photograph
 from snapped_support import lively
 
+from lab.snapping import run
 from lichen.errors import UsageError
-from lichen.jobs.bench.snapping import run
 from lichen.models.published import export_published
 from lichen.models.zoo import write_codec
 

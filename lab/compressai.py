@@ -19,9 +19,9 @@ from typing import Any, Final, Protocol
 
 import torch
 
+from lab.mean_scale import SIZE, MeanScaleCodec, mean_scale_network, to_pixels, to_tensor, trained_network
 from lichen import defaults
 from lichen.errors import UsageError, VerificationFailed
-from lichen.jobs.bench.mean_scale import SIZE, MeanScaleCodec, mean_scale_network, to_pixels, to_tensor, trained_network
 from lichen.jobs.evaluate import load_pictures
 from lichen.models import bitstream
 from lichen.models.codec import Decoded, Encoded, Pixels
@@ -82,7 +82,7 @@ class CompressAIBench:
 
 
 def run(
-    source: str,
+    source: str | Path,
     *,
     codec: str = defaults.CODEC,
     quality: float = 40.0,

@@ -16,8 +16,8 @@ from typing import cast
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from lab.variants import Report, chosen, told, train_to_the_end
 from lichen import defaults
-from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.evaluate import Curve, compare, load_pictures, measured_curve
 from lichen.jobs.measures import Metric, available
 from lichen.jobs.training.config import TrainConfig

@@ -15,11 +15,11 @@ from learned_support import photograph
 from PIL import Image
 from typer.testing import CliRunner
 
+from lab import compressai as bench
+from lab import mean_scale
+from lab.commands import build_app
+from lab.mean_scale import MeanScaleCodec, mean_scale_network, to_tensor
 from lichen.errors import UsageError, VerificationFailed
-from lichen.jobs.bench import compressai as bench
-from lichen.jobs.bench import mean_scale
-from lichen.jobs.bench.mean_scale import MeanScaleCodec, mean_scale_network, to_tensor
-from lichen.jobs.cli import build_app
 from lichen.models import bitstream
 from lichen.models.architectures import build, config_of, export
 from lichen.models.codec import Pixels, symbol_digest
@@ -103,7 +103,7 @@ def test_the_command_reports_every_contestant(
     # One thread each in both ways: on a busy machine threads of one network wait for each other.
     monkeypatch.setattr(bench, "Lanes", lambda codecs, count=2: Lanes(codecs, count=count, cpus=count))
     before = torch.get_num_threads()
-    done = CliRunner().invoke(build_app(), ["bench", "compressai", str(tmp_path), "--repeats", "1", "--json"])
+    done = CliRunner().invoke(build_app(), ["compressai", str(tmp_path), "--repeats", "1", "--json"])
     assert done.exit_code == 0, done.output
     assert torch.get_num_threads() == before
     result = json.loads(done.stdout)

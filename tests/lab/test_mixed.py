@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from learned_support import photograph
 
+from lab.graphics import KINDS, middle, mixed
+from lab.mixed import run, show
 from lichen.errors import UsageError
-from lichen.jobs.bench.graphics import KINDS, middle, mixed
-from lichen.jobs.bench.mixed import run, show
 
 
 def test_a_seed_gives_the_same_pictures() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.systems import ABLATIONS, SYSTEMS, config, file_name, run
 from lichen.errors import UsageError
-from lichen.jobs.bench.systems import ABLATIONS, SYSTEMS, config, file_name, run
 from lichen.models.networks.network import NetworkConfig
 from lichen.models.zoo import load_codec
 

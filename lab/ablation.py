@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lichen.jobs.bench.variants import Report, chosen, told, train_to_the_end
+from lab.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import PictureCache, open_cache
 from lichen.jobs.training.loop import Trainer

@@ -1,4 +1,4 @@
-"""The benchmarks that train, as commands of ``lichen bench``."""
+"""The experiments that train."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Annotated
 
 import typer
 
+from lab.commands.options import Cache, Device, Json, Precision, Sources, Start, Variants
 from lichen import defaults
 
 
 def ablation(
-    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
-    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 300,
+    sources: Sources,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each run.")] = 300,
     batch: Annotated[int, typer.Option(min=1, help="Crops of 128 pixels in a step.")] = 8,
-    variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these; may be repeated.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    variants: Variants = None,
+    cache: Cache = None,
+    as_json: Json = False,
 ) -> None:
     """Short trainings of equal budget, with one choice of the codec or of its training changed in each."""
+    from lab.ablation import run
     from lichen.jobs import console
-    from lichen.jobs.bench.ablation import run
     from lichen.jobs.live import Live
 
     with Live("Training") as live:
@@ -37,17 +38,17 @@ def ablation(
 
 
 def finishing(
-    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
-    codec: Annotated[str, typer.Option(help="Whose weights all begin with.")] = defaults.CODEC,
+    sources: Sources,
+    codec: Start = defaults.CODEC,
     teacher: Annotated[str | None, typer.Option(help="A stronger codec, to distil.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of each run, with 294,912 pixels a step.")] = 200,
-    variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these; may be repeated.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each run, with 294,912 pixels a step.")] = 200,
+    variants: Variants = None,
+    cache: Cache = None,
+    as_json: Json = False,
 ) -> None:
     """Short trainings from a codec's weights, with one choice of the last part of a run changed in each."""
+    from lab.finishing import run
     from lichen.jobs import console
-    from lichen.jobs.bench.finishing import run
     from lichen.jobs.live import Live
 
     with Live("Training") as live:
@@ -68,18 +69,20 @@ def finishing(
 
 
 def systems(
-    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
+    sources: Sources,
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder for the runs; they go on from where they were.")],
-    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 1500,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each run.")] = 1500,
     batch: Annotated[int, typer.Option(min=1, help="Crops of 128 pixels in a step.")] = 16,
-    only: Annotated[list[str] | None, typer.Option("--system", help="Only these; may be repeated.")] = None,
-    ablations: Annotated[bool, typer.Option(help="Also with single parts changed.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
-    device: Annotated[str, typer.Option()] = "auto",
-    precision: Annotated[str, typer.Option()] = "auto",
+    only: Annotated[
+        list[str] | None, typer.Option("--system", help="Only this system; may be given repeatedly.")
+    ] = None,
+    ablations: Annotated[bool, typer.Option(help="Also train the systems with single parts changed.")] = False,
+    cache: Cache = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Train the published systems under one budget, for `lichen evaluate --compare`."""
-    from lichen.jobs.bench.systems import ABLATIONS, SYSTEMS, run
+    from lab.systems import ABLATIONS, SYSTEMS, run
     from lichen.jobs.live import Live
 
     names = tuple(only or (SYSTEMS + (ABLATIONS if ablations else ())))
@@ -99,17 +102,17 @@ def systems(
 
 
 def mixes(
-    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
-    codec: Annotated[str, typer.Option(help="Whose weights all begin with.")] = defaults.EXACT_CODEC,
-    steps: Annotated[int, typer.Option(min=1, help="Of each run, with 4 crops of 256 pixels a step.")] = 200,
+    sources: Sources,
+    codec: Start = defaults.EXACT_CODEC,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each run, with 4 crops of 256 pixels a step.")] = 200,
     pictures: Annotated[int, typer.Option(min=1, max=24, help="Held-out photographs to measure on.")] = 12,
-    names: Annotated[list[str] | None, typer.Option("--mix", help="Only these; may be repeated.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    names: Annotated[list[str] | None, typer.Option("--mix", help="Only this mix; may be given repeatedly.")] = None,
+    cache: Cache = None,
+    as_json: Json = False,
 ) -> None:
     """Short trainings from a codec's weights for different mixes of measures, compared with both AVIFs."""
+    from lab.mixes import RIVALS, run
     from lichen.jobs import console
-    from lichen.jobs.bench.mixes import RIVALS, run
     from lichen.jobs.live import Live
     from lichen.jobs.measures import MEASURES
 
