@@ -4,6 +4,7 @@
 #   make test       the test suite
 #   make lint       ruff;  make typecheck: mypy;  make check: test + lint + typecheck
 #   make nightly    what takes longer: cluster failures, fuzzing, speed
+#   make results    docs/results.md again, from docs/results/*.json
 #   make env        only the environment, what running needs;  make dev: the tools of development too
 #   make clean      remove everything that was made
 
@@ -26,7 +27,7 @@ EDITABLE := --config-settings editable_mode=strict --editable
 # uv installs several times faster, but does not read pip's settings: where it cannot install, pip does.
 UV := UV_HTTP_TIMEOUT=300 $(BIN)/uv -q pip install --python $(BIN)/python
 
-.PHONY: help env dev demo test lint typecheck check nightly clean FORCE
+.PHONY: help env dev demo test lint typecheck check nightly results clean FORCE
 
 help:
 	@sed -n '/^[^#]/q; /^$$/q; s/^# \{0,1\}//p' Makefile
@@ -87,6 +88,9 @@ check: test lint typecheck
 
 nightly: dev
 	$(BIN)/python -m pytest -m "cluster or fuzz or bench or slow or long" --timeout 3600 $(PYTEST_ARGS)
+
+results: env
+	$(BIN)/python -m lab results
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-archive demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from lab.commands import measuring, training
+from lab.commands import measuring, pages, training
 from lichen.jobs.cli import LichenGroup
 
 
@@ -17,13 +17,13 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         name="lab",
         cls=LichenGroup,
-        help="Experiments that shaped lichen's codecs. What they found is in docs/lab.",
+        help="Experiments that shaped lichen's codecs, and the page of results. What they found is in docs/lab.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for command in (*measuring.COMMANDS, *training.COMMANDS):
+    for command in (*measuring.COMMANDS, *training.COMMANDS, *pages.COMMANDS):
         app.command()(command)
     return app
 
