@@ -1,4 +1,4 @@
-"""The commands that make the page of results."""
+"""The commands that make what the documents show: the page of results and the figures."""
 
 from __future__ import annotations
 
@@ -28,4 +28,11 @@ def record(
     typer.echo(run(name, command, machine=machine))
 
 
-COMMANDS = (results, record)
+def figures() -> None:
+    """Draw the figures of the documents again."""
+    from lab.figures import write
+
+    write()
+
+
+COMMANDS = (results, record, figures)

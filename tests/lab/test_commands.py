@@ -26,7 +26,7 @@ HERE: dict[str, tuple[str, ...]] = {
     "effort": ("{folder}", "--codec", "webp", "--effort", "1", "--quality", "50", "--quality", "60"),
     "snapping": ("{folder}/a.png", "--codec", "{folder}/codecs/tcm.json", "--repeats", "1", "--side", "128"),
 }
-ELSEWHERE = {"compressai", "seen", "mixed", "ablation", "finishing", "systems", "mixes", "results", "record"}
+ELSEWHERE = {"compressai", "seen", "mixed", "ablation", "finishing", "systems", "mixes", "results", "record", "figures"}
 """Tested by files of their own."""
 
 
