@@ -109,7 +109,7 @@ def _rescale(layers: Any, inputs: Tensor, means: Tensor, deviations: Tensor) -> 
 
 
 class MeanScaleCodec:
-    """That network with lichen's coder and container. Thread-safe.
+    """The network ``mbt2018-mean`` with lichen's coder and container. Thread-safe.
 
     The tables are CompressAI's own integers, so that rates differ only by what the coders add to the ideal.
     """

@@ -44,11 +44,11 @@ class Row:
 
     name: str
     photograph: bool
-    """What the look says."""
+    """Whether the look takes it for a photograph."""
     bytes: Mapping[str, int | None]
     auto: int
     codec: str
-    """That ``auto`` chose."""
+    """The codec that ``auto`` chose."""
     score: float
     """SSIMULACRA 2 of the learned codec, and of the choice."""
     auto_score: float
@@ -64,12 +64,12 @@ class Row:
 
     @property
     def hindsight(self) -> int:
-        """Bytes of the smallest."""
+        """Bytes of the smallest of all codecs that are as good."""
         return min(size for size in self.bytes.values() if size is not None)
 
     @property
     def best(self) -> str:
-        """The codec of that."""
+        """The codec with the fewest bytes among those that are as good."""
         return min((size, name) for name, size in self.bytes.items() if size is not None)[1]
 
 

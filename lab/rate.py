@@ -39,7 +39,7 @@ class RateCase:
     real: float
     ideal: float
     excess: float
-    """real / ideal - 1."""
+    """What real bitstreams have more than the ideal, relative to it."""
     hyper_share: float
     """Part of the ideal that the hyper-latent takes."""
 

@@ -28,7 +28,7 @@ PIXELS_UNASKED, PIXELS_A_BYTE = 1 << 24, 2048
 
 
 def windows(places: Sequence[P]) -> Iterator[list[P]]:
-    """Cut into lists that fit in memory, encoded and decoded."""
+    """Pictures cut into lists that fit in memory, encoded and decoded."""
     window: list[P] = []
     size = pixels = 0
     for place in places:

@@ -295,7 +295,7 @@ def _tables(files: list[IndexFile]) -> Iterator[pa.Table]:
 
 
 def _bounded(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in non-empty tables of at most ``rows``."""
+    """The rows of ``tables`` in non-empty tables of at most ``rows``."""
     for table in tables:
         for start in range(0, table.num_rows, rows):
             yield table.slice(start, rows)
