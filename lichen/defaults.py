@@ -12,8 +12,8 @@ EXACT_CODEC: Final = "s2c-psnr"
 AUTO: Final = "auto"
 """Each picture gets whichever of ``CHOICE`` needs the fewest bytes at no lower quality."""
 CHOICE: Final = (CODEC, "avif", "jxl", "webp-lossless")
-"""Codecs that ``auto`` chooses from; the first is the measure of the others."""
+"""The first is the measure of the others."""
 EFFORT: Final = 3
-"""Effort of the encoder: the most that costs no search."""
+"""The most that costs no search in the encoder."""
 QUALITY: Final = 85.0
 """SSIMULACRA 2 of 80 in the median, above 70 in the worst of photographs: no difference is noticed side by side."""

@@ -17,7 +17,7 @@ LARGE_PIXELS = 1 << 24
 
 MAX_GPU_LANES = 8
 GROUP_PIXELS = 1 << 19
-"""Pixels that a lane takes at once where a codec does not run in batches."""
+"""What a lane takes at once of what does not run in batches."""
 
 
 class Lanes(Closing):

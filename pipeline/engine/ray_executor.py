@@ -91,7 +91,7 @@ class RayWorker:
             return dict(self._live)
 
     def pid(self) -> int:
-        """Process id of the worker."""
+        """Of the worker's process."""
         return os.getpid()
 
     def _observe(self, attempt: str, counts: Counts) -> None:
@@ -108,14 +108,14 @@ class _Member:
     loading: Any
     """The answer to ``prepare``; None once it came."""
     node: str = ""
-    """The node that the actor is on, once that is known."""
+    """Where it is, once that is known."""
     began: float = field(default_factory=time.monotonic)
     tasks: dict[Any, ShardTask] = field(default_factory=dict)
     polling: Any = None
     heard: float = field(default_factory=time.monotonic)
-    """When the actor last answered, or was first asked."""
+    """When it last answered, or was first asked."""
     retiring: bool = False
-    """Whether a call that hangs was left behind in the actor: it gets no more shards."""
+    """A call that hangs was left behind in it: it gets no more shards."""
     live: dict[str, Counts] = field(default_factory=dict)
 
     def has_room(self, solo: bool) -> bool:
