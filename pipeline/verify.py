@@ -20,6 +20,7 @@ from lichen.errors import ArchiveError, LichenError
 from lichen.models.codec import symbol_digest
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit, list_commits
+from lichen.pipeline.archive.decoding import Unpacked
 from lichen.pipeline.archive.index import IndexRow, to_rows
 from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.losses import check_jobs
@@ -31,7 +32,7 @@ from lichen.pipeline.images import read_picture, to_pil
 from lichen.pipeline.originals import Kept, Originals
 from lichen.pipeline.quality import measure
 from lichen.pipeline.select import select
-from lichen.pipeline.unpack import Unpacked, unpack
+from lichen.pipeline.unpack import unpack
 
 TOLERANCE = 0.05
 """dB by which a picture may be further from its source than was recorded: bf16 and float32 differ by less."""

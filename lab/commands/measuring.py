@@ -227,8 +227,35 @@ def mixed(
         console.stdout().print(*show(result))
 
 
+def scale(
+    rows: Annotated[int, typer.Option(min=1, help="Pictures in the archive that is made up.")] = 1_000_000,
+    mixed: Annotated[
+        bool, typer.Option(help="Give every shard keys from everywhere, as a list in no order does.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where scratch files go. Default: the folder of temporary files.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What archives of many pictures cost: snapshot, append, open, over made-up index parts."""
+    from tempfile import TemporaryDirectory
+
+    from lab.scale import measure
+    from lichen.jobs import console
+
+    with TemporaryDirectory(prefix="lichen-", dir=folder) as scratch:
+        result = measure(Path(scratch), rows, mixed=mixed)
+    if as_json:
+        console.write_json(result)
+        return
+    table = console.table(f"{result.rows:,} pictures in {result.shards:,} shards", ("", "measured"))
+    for name, value in console.flatten(console.jsonable(result)):
+        table.add_row(name, str(value) if isinstance(value, bool) else _number(value))
+    console.stdout().print(table)
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-COMMANDS = (compressai, rate, effort, snapping, seen, mixed)
+COMMANDS = (compressai, rate, effort, snapping, seen, mixed, scale)

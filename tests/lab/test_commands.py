@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 HERE: dict[str, tuple[str, ...]] = {
     "rate": ("{folder}", "--quality", "50"),
     "effort": ("{folder}", "--codec", "webp", "--effort", "1", "--quality", "50", "--quality", "60"),
+    "scale": ("--rows", "2", "--mixed"),
     "snapping": ("{folder}/a.png", "--codec", "{folder}/codecs/tcm.json", "--repeats", "1", "--side", "128"),
 }
 ELSEWHERE = {"compressai", "seen", "mixed", "ablation", "finishing", "systems", "mixes", "results", "record", "figures"}
