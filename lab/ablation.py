@@ -20,10 +20,10 @@ from lab.variants import Report, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import PictureCache, open_cache
 from lichen.jobs.training.loop import Trainer
-from lichen.models.networks.blocks import ConvBlock, shuffle
-from lichen.models.networks.initialise import QUIET, initialise
-from lichen.models.networks.network import CodecNetwork, NetworkConfig
-from lichen.models.networks.transforms import PATCH, separable_basis
+from lichen.models.blocks.conv import ConvBlock, shuffle
+from lichen.models.blocks.dct import PATCH, separable_basis
+from lichen.models.decoupled.initialise import QUIET, initialise
+from lichen.models.decoupled.network import CodecNetwork, NetworkConfig
 
 SPEED_SIZE = (512, 768)
 

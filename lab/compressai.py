@@ -25,9 +25,9 @@ from lichen.errors import UsageError, VerificationFailed
 from lichen.jobs.evaluate import load_pictures
 from lichen.models import bitstream
 from lichen.models.codec import Decoded, Encoded, Pixels
-from lichen.models.learned import LearnedCodec
+from lichen.models.decoupled.codec import DecoupledCodec
 from lichen.models.planes import GRID
-from lichen.models.zoo import load_codec
+from lichen.models.registry import load_codec
 from lichen.pipeline.lanes import Lanes
 
 BATCHES: Final = (1, 4)
@@ -100,13 +100,13 @@ def run(
     """
     images = list(load_pictures(source).values())
     shipped = load_codec(codec, device=device, precision=precision)
-    if not isinstance(shipped, LearnedCodec):
+    if not isinstance(shipped, DecoupledCodec):
         raise UsageError(f"{codec} has no networks to compare with; name a learned codec")
-    placement = shipped.placement
+    placement = shipped.device
     if weights is None:
-        network = mean_scale_network(SIZE, _groups(images, max(BATCHES))[0]).to(placement.device)
+        network = mean_scale_network(SIZE, _groups(images, max(BATCHES))[0]).to(placement.on)
     else:
-        network = trained_network(weights).to(placement.device)
+        network = trained_network(weights).to(placement.on)
     same = MeanScaleCodec(network)
     contestants = (
         Theirs("CompressAI", network),
@@ -120,7 +120,7 @@ def run(
         pictures=len(images),
         megapixels=_megapixels(images),
         cores=len(os.sched_getaffinity(0)),
-        device=str(placement.device),
+        device=str(placement.on),
         precision=str(placement.half or "float32").removeprefix("torch."),
         network=f"mbt2018-mean, N={network.N}, M={network.M}, "
         + ("untrained, rescaled to realistic rates" if weights is None else f"trained ({Path(weights).name})"),

@@ -20,12 +20,11 @@ from lichen.errors import UsageError
 from lichen.jobs.bdrate import Point, bd_rate
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import open_cache
-from lichen.jobs.training.loop import VALIDATION_QUALITIES, Trainer
-from lichen.models.architectures import network_from_files
-from lichen.models.networks.hyperprior import RateProxy, logistic_bits, secant_bits
-from lichen.models.networks.network import CodecNetwork
-from lichen.models.networks.rounding import noisy, rounded
-from lichen.models.zoo import full_files
+from lichen.jobs.training.loop import Trainer
+from lichen.models.blocks.rounding import noisy, rounded
+from lichen.models.decoupled.entropy_model import RateProxy, logistic_bits, secant_bits
+from lichen.models.decoupled.network import CodecNetwork
+from lichen.models.registry import full_files, network_from_files
 
 RATE = 3e-4
 """Learning rate that all begin with."""
@@ -171,4 +170,4 @@ def _case(finish: Finish, trainer: Trainer, before: Mapping[str, float], tell: C
 
 
 def _points(validation: Mapping[str, float]) -> list[Point]:
-    return [(validation[f"bpp_{q:.0f}"], validation[f"psnr_{q:.0f}"]) for q in VALIDATION_QUALITIES]
+    return [(validation[f"bpp_{q:.0f}"], validation[f"psnr_{q:.0f}"]) for q in CodecNetwork.watched]

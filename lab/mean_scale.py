@@ -20,14 +20,12 @@ from torch import Tensor
 
 from lichen.errors import UsageError
 from lichen.models import bitstream
-from lichen.models.architectures import network_from_files
 from lichen.models.codec import Decoded, Encoded, Pixels, symbol_digest
 from lichen.models.entropy import rans
 from lichen.models.entropy.tables import CoderTables
-from lichen.models.networks.hyperpriors import HyperpriorConfig
-from lichen.models.planes import GRID, padded_part, round_up, to_planes
-from lichen.models.tiling import Window
-from lichen.models.zoo import full_files
+from lichen.models.planes import GRID, Window, padded_part, round_up, to_planes
+from lichen.models.registry import full_files, network_from_files
+from lichen.models.snapped.hyperpriors import HyperpriorConfig
 
 SIZE: Final = (128, 192)
 """Channels inside of the networks and of the latent, as CompressAI has them for the network's qualities 1 to 4."""

@@ -19,7 +19,7 @@ from PIL import Image
 from lichen import defaults
 from lichen.errors import UsageError
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Codec, Pixels
-from lichen.models.zoo import load_codec
+from lichen.models.registry import load_codec
 from lichen.pipeline.engine.choice import Choice
 from lichen.pipeline.engine.compress import Compressed, Compressor, Stopwatch
 from lichen.pipeline.engine.config import Shares
@@ -133,7 +133,7 @@ def _item(name: str, pixels: Pixels) -> Item:
 
 def _least(codec: Codec, pixels: Pixels, maps: FlatMaps, bar: Quality) -> int | None:
     """Bytes at the lowest whole quality that is no worse than ``bar``; None if there is none."""
-    if getattr(codec, "lossless", False):
+    if codec.lossless:
         return len(codec.encode([pixels], MAX_QUALITY)[0].bitstream)
     low, high, best = int(MIN_QUALITY), int(MAX_QUALITY), None
     while low <= high:

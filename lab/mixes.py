@@ -23,11 +23,11 @@ from lichen.jobs.measures import Metric, available
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import open_cache, write_held_out
 from lichen.jobs.training.loop import Trainer
-from lichen.models.architectures import Config, export, load_full, network_from_files
+from lichen.models.blocks.network import Config
 from lichen.models.codec import Codec, Pixels
+from lichen.models.device import find_device
 from lichen.models.perceptual.distortion import Mix
-from lichen.models.placement import place
-from lichen.models.zoo import full_files, load_codec
+from lichen.models.registry import export, full_files, load_codec, load_files, network_from_files
 
 QUALITIES = (10.0, 30.0, 50.0, 70.0, 90.0)
 RIVALS = ("avif", "avif-psnr")
@@ -118,7 +118,7 @@ def run(
             trainer.adopt(network)
             train_to_the_end(trainer, tell)
             trainer.network.load_state_dict(trainer.average)
-            trained = load_full(export(trainer.network, "mix", {}), place("cpu", "float32"))
+            trained = load_files(export(trainer.network, "mix", {}), find_device("cpu", "float32"))
             cases.append(_case(choice.name, trained, images, rivals, metrics))
     return cases
 

@@ -19,16 +19,14 @@ from numpy.typing import NDArray
 from lichen import defaults
 from lichen.jobs.evaluate import load_pictures
 from lichen.jobs.training.run import best_network
-from lichen.models.architectures import load_full, network_from_files
+from lichen.models.blocks.network import TrainableNetwork
 from lichen.models.codec import Pixels
-from lichen.models.learned import LearnedCodec
-from lichen.models.networks.hyperprior import logistic_bits, symbol_scale
-from lichen.models.networks.network import CodecNetwork
-from lichen.models.networks.stepped import SteppedNetwork
-from lichen.models.placement import place
-from lichen.models.planes import padded_part, round_up, to_planes
-from lichen.models.tiling import Window
-from lichen.models.zoo import full_files
+from lichen.models.decoupled.codec import DecoupledCodec
+from lichen.models.decoupled.entropy_model import logistic_bits, symbol_scale
+from lichen.models.decoupled.network import CodecNetwork
+from lichen.models.device import find_device
+from lichen.models.planes import Window, padded_part, round_up, to_planes
+from lichen.models.registry import full_files, load_files, network_from_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +60,7 @@ def run(
     files = full_files(codec)
     network = network_from_files(files) if weights is None else best_network(weights)
     network.eval()
-    learned = load_full(files, place("cpu", "float32"))
+    learned = load_files(files, find_device("cpu", "float32"))
     pixels = sum(picture.shape[0] * picture.shape[1] for picture in pictures)
     cases = []
     for quality in qualities:
@@ -71,7 +69,7 @@ def run(
             data = learned.encode([picture], quality)[0].bitstream
             real += 8 * len(data)
             if isinstance(network, CodecNetwork):
-                assert isinstance(learned, LearnedCodec)
+                assert isinstance(learned, DecoupledCodec)
                 z_bits, y_bits = ideal_bits(network, *learned.symbols(data), quality)
             else:
                 z_bits, y_bits = float_bits(network, picture, quality)
@@ -107,7 +105,7 @@ def ideal_bits(
 
 
 @torch.inference_mode()
-def float_bits(network: SteppedNetwork, picture: Pixels, quality: float) -> tuple[float, float]:
+def float_bits(network: TrainableNetwork, picture: Pixels, quality: float) -> tuple[float, float]:
     """Information in bits of hyper-latent and latent of a picture under a published network, all in float32.
 
     Its decoded latents feed back into its scales, so these are its own symbols, not those of the bitstream.

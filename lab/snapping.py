@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from lichen.errors import UsageError
-from lichen.models.architectures import build, config_of, export, load_full
 from lichen.models.bitstream import unpack
 from lichen.models.codec import Pixels
-from lichen.models.placement import place
-from lichen.models.snapped import SnappedCodec
-from lichen.models.snapping import Player
-from lichen.models.zoo import full_files
+from lichen.models.device import find_device
+from lichen.models.registry import build, config_of, export, full_files, load_files
+from lichen.models.snapped.codec import SnappedCodec
+from lichen.models.snapped.snapping import Player
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +55,11 @@ def run(
         trained = name.endswith(".json")
         torch.manual_seed(0)
         files = full_files(name) if trained else export(build(config_of(name)).eval(), name.replace("/", "-"), {})
-        placement = place(device, "float32")
-        portable = load_full(files, placement)
+        placement = find_device(device, "float32")
+        portable = load_files(files, placement)
         if not isinstance(portable, SnappedCodec):
             raise UsageError(f"{name} is portable by integer arithmetic and pays nothing")
-        plain = load_full(files, placement)
+        plain = load_files(files, placement)
         assert isinstance(plain, SnappedCodec)
         make_unportable(plain)
         encode, decode = _speeds(portable, picture, quality, repeats)

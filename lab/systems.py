@@ -13,8 +13,9 @@ from pathlib import Path
 from lab.variants import Report, check_names, told
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.run import train
-from lichen.models.architectures import Config, config_of
-from lichen.models.networks.network import NetworkConfig
+from lichen.models.blocks.network import Config
+from lichen.models.decoupled.network import NetworkConfig
+from lichen.models.registry import config_of
 
 SYSTEMS = ("s2c-identity", "s2c-conv", "s2c-attention", "s2c-hybrid", "tcm", "cwam", "hscatb", "mbt2018-mean")
 ABLATIONS = (

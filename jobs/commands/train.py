@@ -107,7 +107,7 @@ def train(
     from lichen.jobs.training.config import TrainConfig
     from lichen.jobs.training.loop import Progress
     from lichen.jobs.training.run import train as run
-    from lichen.models.architectures import config_of
+    from lichen.models.registry import config_of
 
     config = TrainConfig(
         steps=steps,

@@ -97,7 +97,7 @@ def effort(
     from lab.effort import run
     from lichen.jobs import console
     from lichen.jobs.evaluate import default_qualities, load_pictures
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
 
     pictures = list(load_pictures(source).values())
     levels = efforts or [1, 3, 4, 5, 6, 7]
@@ -139,7 +139,7 @@ def snapping(
     from lab.snapping import run
     from lichen.jobs import console
     from lichen.jobs.evaluate import load_pictures
-    from lichen.models.published import SIZES
+    from lichen.models.snapped.scheme import SIZES
 
     (pixels,) = load_pictures(picture).values()
     top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
@@ -173,7 +173,7 @@ def seen(
     from lab.seen import chosen, draw, run
     from lichen.jobs import console
     from lichen.jobs.evaluate import load_pictures
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
 
     found = load_pictures(pictures)
     rivals = [load_codec(name.strip()) for name in against.split(",")]

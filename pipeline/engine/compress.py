@@ -20,7 +20,7 @@ from lichen.pipeline.engine.flatness import FlatMaps
 from lichen.pipeline.images import Picture, pack_side
 from lichen.pipeline.quality import Quality, measure
 from lichen.pipeline.side import apply_side
-from lichen.pipeline.target import SMALLEST, Search, Target
+from lichen.pipeline.target import Search, Target
 
 BROKEN_AFTER = 8
 """Pictures in a row on which the codec fails with errors that are not lichen's: then it is not the pictures."""
@@ -98,7 +98,7 @@ class Compressor:
         self.codec = codec
         self._target, self._shares, self._effort = target, shares, effort
         self._start, self._limited = start, limited
-        self._step = getattr(codec, "quality_step", SMALLEST)
+        self._step = codec.quality_step
         self._failures = 0
 
     def compress(self, items: Sequence[Item], watch: Stopwatch) -> list[Compressed | Kept]:

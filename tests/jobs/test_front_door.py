@@ -20,8 +20,8 @@ from snapped_support import SMALL, lively
 from typer.testing import CliRunner
 
 from lichen.jobs.cli import build_app
-from lichen.models.published import export_published
-from lichen.models.zoo import write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.snapped.scheme import freeze
 
 ROOT = Path(__file__).parents[2]
 RUN = "import sys; sys.argv[0] = 'lichen'; from lichen.jobs.cli import main; main()"
@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels[: size[0], : size[1]]).save(folder / "photos" / "holiday" / f"{name}.jpg", quality=95)
     for name in ("a", "b"):
         Image.fromarray(np.ascontiguousarray(pixels[:128, :128])).save(folder / "tiny" / f"{name}.png")
-    write_codec(folder, "tcm", export_published(lively("tcm"), "tcm", {}))
+    write_codec(folder, "tcm", freeze(lively("tcm"), "tcm", {}))
     assert "tcm" in SMALL
     return folder
 

@@ -9,7 +9,7 @@ import torch
 
 from lab.ablation import VARIANTS, run, walsh
 from lichen.errors import UsageError
-from lichen.models.networks.network import NetworkConfig
+from lichen.models.decoupled.network import NetworkConfig
 
 SMALL = NetworkConfig(luma=40, chroma=12, width=18, depth=1, hidden=16, hyper=16, features=16, context=16, anchors=4)
 

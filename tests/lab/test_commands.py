@@ -16,8 +16,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from lab.commands import build_app
-from lichen.models.published import export_published
-from lichen.models.zoo import write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.snapped.scheme import freeze
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("a", "b"):
         Image.fromarray(pixels).save(folder / f"{name}.png")
     (folder / "codecs").mkdir()
-    write_codec(folder / "codecs", "tcm", export_published(lively("tcm"), "tcm", {}))
+    write_codec(folder / "codecs", "tcm", freeze(lively("tcm"), "tcm", {}))
     return folder
 
 

@@ -21,9 +21,9 @@ from lab.commands import build_app
 from lab.mean_scale import MeanScaleCodec, mean_scale_network, to_tensor
 from lichen.errors import UsageError, VerificationFailed
 from lichen.models import bitstream
-from lichen.models.architectures import build, config_of, export
+from lichen.models.bundle import write_codec
 from lichen.models.codec import Pixels, symbol_digest
-from lichen.models.zoo import write_codec
+from lichen.models.registry import build, config_of, export
 from lichen.pipeline.lanes import Lanes
 
 SMALL = (16, 24)

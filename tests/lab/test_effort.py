@@ -8,7 +8,7 @@ from learned_support import photograph
 
 from lab.effort import run
 from lichen.errors import UsageError
-from lichen.models.zoo import load_codec
+from lichen.models.registry import load_codec
 
 
 def test_levels_against_the_default() -> None:

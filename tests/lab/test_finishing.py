@@ -11,8 +11,8 @@ from snapped_support import lively
 from lab.finishing import FINISHES, run
 from lichen import defaults
 from lichen.errors import UsageError
-from lichen.models.architectures import export
-from lichen.models.zoo import write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.registry import export
 
 
 @pytest.fixture(scope="module")

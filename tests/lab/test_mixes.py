@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from lab.commands import build_app
 from lab.mixes import CHOICES, ByActivity, run
 from lichen.errors import UsageError
-from lichen.models.checkpoint import export_codec
+from lichen.models.bundle import write_codec
 from lichen.models.perceptual.distortion import Mix
-from lichen.models.zoo import write_codec
+from lichen.models.registry import export
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def test_every_mix_begins_with_the_same_weights_and_is_measured(photographs: Path, tmp_path: Path) -> None:
-    codec = write_codec(tmp_path, "small", export_codec(new_network(), "small", {}))
+    codec = write_codec(tmp_path, "small", export(new_network(), "small", {}))
     told: list[float] = []
     cases = run(
         [photographs], codec=str(codec), steps=2, pictures=1, held=2, names=["squared-error", "activity"],
@@ -46,7 +46,7 @@ def test_every_mix_begins_with_the_same_weights_and_is_measured(photographs: Pat
 
 
 def test_the_command_prints_what_it_measured(photographs: Path, tmp_path: Path) -> None:
-    codec = write_codec(tmp_path, "small", export_codec(new_network(), "small", {}))
+    codec = write_codec(tmp_path, "small", export(new_network(), "small", {}))
     arguments = ["mixes", *map(str, sorted(photographs.iterdir()) * 7), "--codec", str(codec), "--steps", "1"]
     done = CliRunner().invoke(build_app(), [*arguments, "--pictures", "1", "--mix", "ms-ssim-0.5", "--json"])
     assert done.exit_code == 0, done.output

@@ -12,17 +12,16 @@ from PIL import Image
 
 from lab.rate import ideal_bits, run
 from lichen.errors import UsageError
-from lichen.models.architectures import build, config_of, export, to_json
-from lichen.models.checkpoint import export_codec, load_full
-from lichen.models.placement import place
-from lichen.models.zoo import write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.device import find_device
+from lichen.models.registry import build, config_of, export, load_files
 
 
 def test_real_sizes_are_near_the_information_under_the_float_model(tmp_path: Path) -> None:
     network = new_network()
-    files = export_codec(network, "small", {})
+    files = export(network, "small", {})
     write_codec(tmp_path, "small", files)
-    torch.save({"model": to_json(network.config), "average": network.state_dict()}, tmp_path / "best.pt")
+    torch.save({"model": network.config.to_json(), "average": network.state_dict()}, tmp_path / "best.pt")
     (tmp_path / "pictures").mkdir()
     Image.fromarray(photograph()[:256, :320]).save(tmp_path / "pictures" / "one.png")
     result = run(
@@ -42,7 +41,7 @@ def test_real_sizes_are_near_the_information_under_the_float_model(tmp_path: Pat
 def test_ideal_bits_are_those_of_training(tmp_path: Path) -> None:
     """The same symbols have the rate that the network itself gives them in evaluation."""
     network = new_network().eval()
-    codec = load_full(export_codec(network, "small", {}), place("cpu", "float32"))
+    codec = load_files(export(network, "small", {}), find_device("cpu", "float32"))
     picture = photograph()[:128, :192]
     z, y = codec.symbols(codec.encode([np.ascontiguousarray(picture)], 60.0)[0].bitstream)
     ours = sum(ideal_bits(network, z, y, 60.0))

@@ -11,12 +11,12 @@ from snapped_support import lively
 
 from lab.snapping import run
 from lichen.errors import UsageError
-from lichen.models.published import export_published
-from lichen.models.zoo import write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.snapped.scheme import freeze
 
 
 def test_time_and_bytes(tmp_path: Path) -> None:
-    write_codec(tmp_path, "mbt", export_published(lively("mbt2018-mean"), "mbt", {}))
+    write_codec(tmp_path, "mbt", freeze(lively("mbt2018-mean"), "mbt", {}))
     picture = np.ascontiguousarray(photograph()[:128, :128])
     (cost,) = run([str(tmp_path / "mbt.json")], picture, device="cpu", repeats=1)
     assert (cost.name, cost.trained) == ("mbt", True)

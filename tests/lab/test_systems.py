@@ -8,8 +8,8 @@ import pytest
 
 from lab.systems import ABLATIONS, SYSTEMS, config, file_name, run
 from lichen.errors import UsageError
-from lichen.models.networks.network import NetworkConfig
-from lichen.models.zoo import load_codec
+from lichen.models.decoupled.network import NetworkConfig
+from lichen.models.registry import load_codec
 
 
 def test_every_system_has_an_architecture_of_its_own() -> None:
