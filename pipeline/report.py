@@ -34,15 +34,15 @@ class Sizes:
     payloads: int
     side_data: int
     dead: int
-    """In payload files, but of pictures that a later job replaced."""
+    """Bytes in payload files that belong to pictures which a later job replaced."""
     index: int
     """The index parts beside the payload files, and the index files of the snapshot."""
     records: int
-    """Marker, snapshot, jobs with their plans and tables, commits."""
+    """Bytes of the marker, the snapshot, jobs with their plans and tables, and commits."""
     weights: int
-    """The files of the codecs that this snapshot uses."""
+    """Bytes of the files of the codecs that this snapshot uses."""
     unneeded: int
-    """Older snapshots, attempts that lost, codecs that no picture uses."""
+    """Bytes of older snapshots, attempts that lost, and codecs that no picture uses."""
 
     @property
     def total(self) -> int:

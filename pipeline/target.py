@@ -118,7 +118,7 @@ class Search:
         """Interpolations that left more than half of the bracket."""
 
     def again(self, quality: float) -> Search:
-        """The same search with more effort, from the quality at which this one ended: a little less is then enough."""
+        """Search again with more effort, from the quality at which this search ended: a little less is then enough."""
         search = Search(self._target, quality - HEADWAY if self._way == "lowest" else quality, step=self._step)
         search._begin(self._way)
         return search

@@ -102,7 +102,7 @@ def _groups(window: Sequence[Placement], codecs: Codecs) -> Iterator[slice]:
 
 
 def _read(archive: Archive, places: Sequence[Placement]) -> list[Pieces | LichenError]:
-    """Payload and side data of each, or what is wrong with it."""
+    """Payload and side data of each picture, or what is wrong with it."""
     try:
         return list(archive.payloads(places))
     except ArchiveError as error:

@@ -80,7 +80,7 @@ class VerifyResult:
     packed: int
     stored: int
     files: int
-    """Whose presence and size were checked."""
+    """Files whose presence and size were checked."""
     bytes_read: int
     pixels: int
     pixels_differ: int

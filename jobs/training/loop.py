@@ -34,6 +34,9 @@ RELATIVE_UNIT = 10.0
 """What a relative loss is multiplied with: about the loss, so that gradients are clipped alike."""
 
 
+Target = Callable[[Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """What a step reports."""
@@ -52,7 +55,8 @@ class Trainer:
     """A run that can be stopped at any step and resumed from ``checkpoint``.
 
     ``prepare`` gives a new network its starting values, from ``(256, 3, 128, 128)`` patches in [0, 1], in the place of
-    what its scheme does (``lichen.models.registry.Scheme``).
+    what its scheme does (``lichen.models.registry.Scheme``). ``target`` gives what reconstructions of pictures
+    ``(B, 3, H, W)`` at qualities ``(B,)`` are compared with in training, where that is not the pictures.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Trainer:
         device: str = "cpu",
         autocast: bool = False,
         prepare: Callable[[Any, Tensor], None] | None = None,
+        target: Target | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,8 +101,7 @@ class Trainer:
             for name, parameter in self.network.named_parameters()
             if name in factors
         ]
-        self.target: Callable[[Tensor, Tensor], Tensor] = lambda x, _quality: x
-        """What reconstructions of pictures at qualities ``(B,)`` are compared with, in training: the pictures."""
+        self.target = target
         self.step = 0
         self.minutes = 0.0
         self.skipped = 0
@@ -158,7 +162,7 @@ class Trainer:
 
     def _objective(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
-            target = self.target(x, quality)
+            target = x if self.target is None else self.target(x, quality)
         losses, mse, bpp = self._losses(x, quality, target)
         if self.config.relative:
             losses = RELATIVE_UNIT * losses.log()

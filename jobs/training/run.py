@@ -54,12 +54,12 @@ class TrainResult:
     curves: Path | None
     pictures: int
     resumed_from: int
-    """The step that it went on from; 0 for a fresh run."""
+    """The step that the run went on from; 0 for a fresh run."""
     steps: int
     minutes: float
     skipped: int
     validation_loss: float
-    """The lowest, which the exported weights have."""
+    """The lowest validation loss, which the exported weights have."""
 
 
 def train(

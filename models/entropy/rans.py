@@ -13,6 +13,27 @@ byte in ``docs/bitstream.md``; in short:
 Safe for hostile bytes: the loops' length depends on the number of symbols only, every word is read within a
 padded buffer, every table entry through a validated table, and a stream must be used up exactly and leave the
 states where encoding began. Both directions release the GIL, and both are pure functions of their arguments.
+
+An index chooses the table of each symbol, here one of 64 Gaussian densities from narrow to wide. What is improbable
+there costs more bytes, and what the table does not have is escaped:
+
+    >>> import numpy as np
+    >>> from lichen.models.entropy.tables import gaussian_tables
+    >>> tables = gaussian_tables()
+    >>> indexes = np.array([[0, 20], [40, 63]], dtype=np.uint8)
+    >>> symbols = np.array([[0, -1], [5, -70_000]], dtype=np.int32)
+    >>> data = encode(symbols, indexes, tables)
+    >>> decode(data, indexes, tables).tolist()
+    [[0, -1], [5, -70000]]
+    >>> len(encode(np.zeros_like(symbols), indexes, tables)) < len(data)
+    True
+
+Bytes that are not those of the encoder never crash, and are found out where they do not fit:
+
+    >>> decode(data[:-2], indexes, tables)
+    Traceback (most recent call last):
+        ...
+    lichen.errors.CorruptBitstream: entropy-coded section: an escaped value is malformed or does not fit into 32 bits
 """
 
 from __future__ import annotations

@@ -42,9 +42,8 @@ class SnappedCodec(BatchedCodec):
     """A trained ``SteppedNetwork`` with its frozen tables. Implements ``lichen.models.codec.Codec``; thread-safe.
 
     If the network has one rate, the quality is stored and changes nothing. ``z_index`` ``(hyper,)`` is the table of
-    each channel of the hyper-latent; ``expected`` is the self-test of where it was exported. ``entropy`` other than
-    float64 is for measuring what portability costs: such bitstreams decode on the same machine only. Raises
-    ``InvalidCodec`` if this device computes something else.
+    each channel of the hyper-latent; ``expected`` is the self-test of where it was exported, None while
+    it is exported. Raises ``InvalidCodec`` if this device computes something else.
     """
 
     network: SteppedNetwork
@@ -63,7 +62,6 @@ class SnappedCodec(BatchedCodec):
         device: Device,
         encoder: bool,
         max_pixels: int = bitstream.MAX_PIXELS,
-        entropy: torch.dtype = torch.float64,
     ) -> None:
         super().__init__(
             name=name,
@@ -80,13 +78,17 @@ class SnappedCodec(BatchedCodec):
         self.network = network.eval().requires_grad_(False)
         self.network.to(device.on, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in self.network.entropy_modules():
-            module.to(entropy)
+            module.double()
         self._z_tables, self._z_index, self._y_tables = z_tables, z_index, y_tables
-        self._medians = network.entropy_bottleneck.medians.to(entropy)[:, None, None]
         if expected is not None and self.self_test() != expected:
             raise InvalidCodec(f"codec {name}: the self-test failed; this device does not compute what others do")
 
     # --- the entropy model ------------------------------------------------------------------------
+
+    @property
+    def _medians(self) -> Tensor:
+        """Medians of the hyper-latent, ``(hyper, 1, 1)``, in the entropy model's precision."""
+        return self.network.entropy_bottleneck.medians[:, None, None]
 
     def _run(self, z: Tensor, snapper: Recorder | Player, exchange: Exchange) -> tuple[Tensor, Tensor]:
         """Step through a batch of latents from hyper-latent symbols ``(B, hyper, h, w)`` (any integer dtype).

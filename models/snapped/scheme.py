@@ -145,13 +145,9 @@ class SnappedScheme:
         network.entropy_bottleneck.solve_medians()
         return freeze(network, name, notes)
 
-    def load(self, bundle: Bundle, device: Device, *, entropy: torch.dtype = torch.float64) -> SnappedCodec:
-        """The codec of a bundle, with its encoder if that is there. Raises ``InvalidCodec``.
-
-        ``entropy`` is the precision of the entropy model. With another than the default there is no self-test, and what
-        is written decodes on the same machine only: that is for measuring what portability costs.
-        """
-        return _load(bundle, device, entropy, test=entropy == torch.float64)
+    def load(self, bundle: Bundle, device: Device) -> SnappedCodec:
+        """The codec of a bundle, with its encoder if that is there. Raises ``InvalidCodec``."""
+        return _load(bundle, device, test=True)
 
     def network(self, bundle: Bundle) -> SteppedNetwork:
         """A trainable network of a full bundle. Raises ``InvalidCodec``."""
@@ -180,11 +176,11 @@ def freeze(network: SteppedNetwork, name: str, notes: Mapping[str, Any]) -> dict
     }
     bundle = Bundle(config=config, decoder=decoder, digest=decoder_digest(config, decoder))
     device = Device(on=torch.device("cpu"), half=None, batch_pixels=1)
-    config["self_test"] = _load(bundle, device, torch.float64, test=False).self_test().hex()
+    config["self_test"] = _load(bundle, device, test=False).self_test().hex()
     return full_files(config, decoder, encoder, notes=dict(notes))
 
 
-def _load(bundle: Bundle, device: Device, entropy: torch.dtype, *, test: bool) -> SnappedCodec:
+def _load(bundle: Bundle, device: Device, *, test: bool) -> SnappedCodec:
     network = _network(bundle)
     z, y = (CoderTables.from_arrays(under(f"tables.{stream}.", bundle.decoder)) for stream in _TABLES)
     index = bundle.decoder.get("tables.z_index")
@@ -201,7 +197,6 @@ def _load(bundle: Bundle, device: Device, entropy: torch.dtype, *, test: bool) -
         files=bundle.carry(),
         device=device,
         encoder=bundle.encoder is not None,
-        entropy=entropy,
     )
 
 

@@ -105,12 +105,12 @@ def new_attempt() -> str:
 
 
 def shard_id(job: str, number: int) -> str:
-    """Of a planned shard."""
+    """The id of a planned shard: that of its job, and its number."""
     return f"{job}.{number:05d}"
 
 
 def child_id(shard: str, number: int) -> str:
-    """Of a child of a split shard."""
+    """The id of a child of a split shard: that of its parent, and its number."""
     return f"{shard}.{number}"
 
 
@@ -120,7 +120,7 @@ def job_of(name: str) -> str:
 
 
 def codec_path(digest: str, extension: str) -> str:
-    """Of a decoder file."""
+    """The path of a codec's decoder file."""
     return f"{CODECS}/{check('digest', digest)}.{check('extension', extension)}"
 
 
@@ -135,32 +135,32 @@ def table_file(shard: str, attempt: str) -> str:
 
 
 def shard_path(file: str) -> str:
-    """Of a payload file or an index part."""
+    """The path of a payload file or an index part."""
     return f"{SHARDS}/{file}"
 
 
 def job_path(job: str, name: str) -> str:
-    """Of a file of a job."""
+    """The path of a file of a job."""
     return f"{JOBS}/{job}/{name}"
 
 
 def plan_path(job: str, part: int) -> str:
-    """Of a part of a plan."""
+    """The path of a part of a job's plan."""
     return job_path(job, f"plan-{part:05d}.parquet")
 
 
 def lease_folder(job: str | None) -> str:
-    """Of a job, or of the whole archive (``None``)."""
+    """The folder with the leases of a job, or of the whole archive (``None``)."""
     return f"{JOBS}/lease" if job is None else job_path(job, "lease")
 
 
 def commit_path(shard: str) -> str:
-    """Of the commit record of a shard."""
+    """The path of the commit record of a shard."""
     return f"{COMMITS}/{job_of(shard)}/{check('shard', shard)}.json"
 
 
 def snapshot_path(number: int) -> str:
-    """Of a snapshot's JSON file."""
+    """The path of a snapshot's JSON file."""
     return f"{SNAPSHOTS}/{number:08d}.json"
 
 

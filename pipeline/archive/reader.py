@@ -1,4 +1,30 @@
-"""Reading an archive: a mapping from keys to pictures over one snapshot."""
+"""Reading an archive: a mapping from keys to pictures over one snapshot.
+
+>>> from pathlib import Path
+>>> from tempfile import TemporaryDirectory
+>>> import lichen
+>>> folder = TemporaryDirectory()
+>>> photos, url = Path(folder.name, "photos"), str(Path(folder.name, "photos.lichen"))
+>>> photos.mkdir()
+>>> for name in ("grey", "teal"):
+...     Image.new("RGB", (96, 64), name).save(photos / f"{name}.png")
+>>> summary = lichen.compress(photos, url, codec="webp")
+
+>>> archive = Archive.open(url)
+>>> list(archive)
+['grey.png', 'teal.png']
+>>> archive["teal.png"].size
+(96, 64)
+>>> archive.row("teal.png").source_format
+'PNG'
+>>> [picture.size for key, picture in archive.get_many(["grey.png"])]
+[(96, 64)]
+>>> archive["green.png"]
+Traceback (most recent call last):
+    ...
+lichen.errors.KeyNotFound: the archive has no picture 'green.png'
+>>> folder.cleanup()
+"""
 
 from __future__ import annotations
 
@@ -6,7 +32,6 @@ import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
 
@@ -39,6 +64,7 @@ from lichen.pipeline.archive.index import (
     to_rows,
 )
 from lichen.pipeline.archive.index_file import IndexFile, open_part
+from lichen.pipeline.archive.info import ArchiveInfo
 from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.marker import Marker, create_marker, read_marker
 from lichen.pipeline.archive.payload_list import PayloadSizes
@@ -50,39 +76,6 @@ CACHED_GROUPS = 16
 LOCATE = 10_000
 TOGETHER = 4
 """Row groups whose pictures are read in the order of the payload files."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveInfo:
-    """Sizes in bytes. ``index_bytes`` is the snapshot's index and the index parts of the shards."""
-
-    url: str
-    id: str
-    created: str
-    snapshot: int | None
-    jobs: tuple[str, ...]
-    pictures: int
-    compressed: int
-    packed: int
-    stored: int
-    pixels: int
-    source_bytes: int
-    payload_bytes: int
-    """Payloads and side data that rows name; the files may hold more."""
-    payload_file_bytes: int
-    index_bytes: int
-    codec_bytes: int
-    codecs: tuple[str, ...]
-
-    @property
-    def archive_bytes(self) -> int:
-        """Everything that a copy of this snapshot needs, and the index parts."""
-        return self.payload_file_bytes + self.index_bytes + self.codec_bytes
-
-    @property
-    def savings(self) -> float:
-        """1 - archive bytes / source bytes; 0 for an empty archive."""
-        return 1 - self.archive_bytes / self.source_bytes if self.source_bytes else 0.0
 
 
 class Archive(Mapping[str, Image.Image]):
@@ -178,7 +171,7 @@ class Archive(Mapping[str, Image.Image]):
         return self.places([key])[0]
 
     def places(self, keys: Sequence[str]) -> list[Placement]:
-        """The same for many keys, in their order. Packed pictures come with their whole rows, to be rebuilt by them."""
+        """Where many pictures are, in the order of the keys. Packed ones come with the whole rows that rebuild them."""
         found = self._find(keys, full=False)
         for key in keys:
             if key not in found:

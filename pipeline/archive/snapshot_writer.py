@@ -262,7 +262,7 @@ def _index_part(store: Store, commit: ShardCommit) -> IndexFile:
 
 
 def _unique(tables: Iterator[pa.Table], job: str) -> Iterator[pa.Table]:
-    """The same tables. Raises ``DuplicateKey`` for a key that comes twice: equal ones are side by side."""
+    """Sorted tables, as they come. Raises ``DuplicateKey`` for a key that comes twice: equal ones are side by side."""
     for table in tables:
         keys = table.column("key")
         if table.num_rows > 1:

@@ -77,7 +77,7 @@ class Kept:
     reason: str
     retries: int = 0
     measured: Quality | None = None
-    """Of the first trial, if it came so far."""
+    """What was measured of the first trial, if it came so far."""
 
 
 class Compressor:
@@ -230,7 +230,7 @@ class _Trial:
     encoded: Encoded
     side: bytes
     pixels: Pixels
-    """As they will come out of the archive: with flat regions painted."""
+    """The pixels as they will come out of the archive: with flat regions painted."""
     measured: Quality
 
 
@@ -249,11 +249,11 @@ class _Case:
 
     @property
     def quality(self) -> float:
-        """Of the best trial, or else of the last."""
+        """The quality of the best trial, or else of the last."""
         return self.search.quality if self.best is None else self.best.quality
 
     def begin_again(self) -> None:
-        """Another search, from where this one ended."""
+        """Begin another search, from where the last one ended."""
         self.earlier += self.search.trials
         self.search, self.best = self.search.again(self.quality), None
 

@@ -57,23 +57,11 @@ ON_ANYTHING: dict[str, tuple[str, ...]] = {
         "psnr,ssimulacra2",
     ),
     "bench entropy": (),
-    "bench rate": ("{tiny}", "--quality", "50"),
     "bench portability": ("{tiny}/a.png",),
     "bench pipeline": ("{tiny}", "--repeats", "1"),
-    "bench effort": ("{tiny}", "--codec", "webp", "--effort", "1", "--quality", "50", "--quality", "60"),
-    "bench snapping": ("{tiny}/a.png", "--codec", "{folder}/tcm.json", "--repeats", "1", "--side", "128"),
 }
-ELSEWHERE = {
-    "models import",
-    "bench mixed",
-    "bench mixes",
-    "bench seen",
-    "bench compressai",
-    "bench ablation",
-    "bench finishing",
-    "bench systems",
-}
-"""Tested by files of their own; they take minutes, or checkpoints of other projects."""
+ELSEWHERE = {"models import"}
+"""Tested by a file of its own; it takes checkpoints of other projects."""
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lab.graphics import KINDS
 from lichen import defaults
 from lichen.errors import JobInterrupted, UsageError
-from lichen.jobs.bench.graphics import KINDS
 from lichen.models.codec import Codec, Encoded, Pixels
 from lichen.models.registry import load_codec
 from lichen.pipeline.archive.codecs import codec_name
