@@ -14,7 +14,7 @@ from lichen import defaults
 if TYPE_CHECKING:
     from lichen.models.codec import Codec
     from lichen.pipeline.archive.reader import Archive
-    from lichen.pipeline.engine.progress import JobSummary, Progress
+    from lichen.pipeline.engine.progress import JobProgress, JobSummary
     from lichen.pipeline.report import Report
     from lichen.pipeline.verify import VerifyResult
 
@@ -28,7 +28,7 @@ def compress(
     codec: str = defaults.AUTO,
     quality: float = defaults.QUALITY,
     local: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[JobProgress], None] | None = None,
     **settings: Any,
 ) -> JobSummary:
     """Compress folders, bucket prefixes, tar files, manifests or single files into an archive.

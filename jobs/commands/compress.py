@@ -14,7 +14,7 @@ from lichen.jobs import options
 
 if TYPE_CHECKING:
     from lichen.jobs.live import Live
-    from lichen.pipeline.engine.progress import JobSummary, Progress
+    from lichen.pipeline.engine.progress import JobProgress, JobSummary
 
 NAMES = 10
 
@@ -182,7 +182,7 @@ def compress(
     raise typer.Exit(summary.exit_code)
 
 
-def _show(live: Live, progress: Progress) -> None:
+def _show(live: Live, progress: JobProgress) -> None:
     from lichen.jobs.display import many, number, percent
 
     counts = progress.counts

@@ -105,7 +105,7 @@ def train(
     from lichen.jobs.display import duration, shown
     from lichen.jobs.live import Live
     from lichen.jobs.training.config import TrainConfig
-    from lichen.jobs.training.loop import Progress
+    from lichen.jobs.training.loop import TrainProgress
     from lichen.jobs.training.run import train as run
     from lichen.models.architectures import config_of
 
@@ -133,7 +133,7 @@ def train(
     first: list[tuple[float, float]] = []
     validated = ""
 
-    def show(progress: Progress, result: Mapping[str, float] | None) -> None:
+    def show(progress: TrainProgress, result: Mapping[str, float] | None) -> None:
         nonlocal validated
         share = config.progress(progress.step, progress.minutes)
         if not first:

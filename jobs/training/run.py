@@ -17,14 +17,14 @@ from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, truncate_log
 from lichen.jobs.training.data import PictureCache, open_cache, write_held_out
 from lichen.jobs.training.hypercontext import CROPS, SIDE, fit_context
-from lichen.jobs.training.loop import Progress, Trainer
+from lichen.jobs.training.loop import Trainer, TrainProgress
 from lichen.models.architectures import Config, Network, build, export, from_json, load_full, network_from_files
 from lichen.models.growing import grow
 from lichen.models.networks.network import CodecNetwork, NetworkConfig
 from lichen.models.placement import place
 from lichen.models.zoo import check_free, check_name, check_placement, full_files, write_codec
 
-Report = Callable[[Progress, Mapping[str, float] | None], None]
+OnStep = Callable[[TrainProgress, Mapping[str, float] | None], None]
 """Called after every step, with the validation where there was one."""
 
 PROOF_SIDE = 256
@@ -64,7 +64,7 @@ def train(
     start: str | None = None,
     notes: Mapping[str, Any] | None = None,
     held_out: bool = False,
-    report: Report | None = None,
+    report: OnStep | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train on tar files, folders or pictures, and export ``<name>.json`` and ``<name>.safetensors``.
@@ -105,7 +105,7 @@ def train(
     resumed_from = trainer.step
     last: dict[str, float] = {}
 
-    def each(progress: Progress, validation: Mapping[str, float] | None) -> None:
+    def each(progress: TrainProgress, validation: Mapping[str, float] | None) -> None:
         if validation is not None:
             last.update(validation)
             plot_curves(folder, folder / "curves.png")

@@ -102,7 +102,7 @@ class JobConfig:
 
     executor: ExecutorName = "auto"
     """``process`` is one worker process on this machine, ``ray`` any number of them anywhere, ``local`` this process.
-    ``auto`` takes Ray where there is something for it to do (``lichen.pipeline.engine.executor.choose``)."""
+    ``auto`` takes Ray where there is something for it to do (``lichen.pipeline.engine.executors.choose``)."""
     address: str | None = None
     """Of a Ray cluster; ``local`` starts Ray on this machine."""
     workers: int | None = None

@@ -28,13 +28,14 @@ from lichen.pipeline.archive.snapshot import write_snapshot
 from lichen.pipeline.archive.store import LocalStore, Store, open_store
 from lichen.pipeline.engine.changes import Changes
 from lichen.pipeline.engine.config import Counts, JobConfig
-from lichen.pipeline.engine.executor import Executor, make_executor
+from lichen.pipeline.engine.executor import Executor
+from lichen.pipeline.engine.executors import make_executor
 from lichen.pipeline.engine.planner import Planner
-from lichen.pipeline.engine.progress import JobSummary, Progress
+from lichen.pipeline.engine.progress import JobProgress, JobSummary
 from lichen.pipeline.engine.schedule import Schedule
 from lichen.pipeline.engine.work import Planning, Work
 
-Report = Callable[[Progress], None]
+OnProgress = Callable[[JobProgress], None]
 
 TICK = 0.25
 """Seconds between two looks at the workers' counters while nothing else happens."""
@@ -46,23 +47,25 @@ NAMES = 100
 """How many names of missing, quarantined and skipped sources a summary holds."""
 
 
-def run_job(config: JobConfig, report: Report | None = None, *, stop: threading.Event | None = None) -> JobSummary:
+def run_job(
+    config: JobConfig, on_progress: OnProgress | None = None, *, stop: threading.Event | None = None
+) -> JobSummary:
     """Compress sources into an archive: begin a job, go on with an unfinished one, or update.
 
-    ``report`` is called a few times a second. ``stop`` ends the job as SIGTERM does: nothing more is handed out,
+    ``on_progress`` is called a few times a second. ``stop`` ends the job as SIGTERM does: nothing more is handed out,
     what is in flight is abandoned, and ``JobInterrupted`` raised. Raises ``UsageError`` for what cannot work,
     ``DuplicateKey``, ``LeaseHeld`` while another driver has the job, ``TooManyFailures``, ``StoreError``.
     """
-    return _Driver(config, report or (lambda _progress: None), stop or threading.Event()).run()
+    return _Driver(config, on_progress or (lambda _progress: None), stop or threading.Event()).run()
 
 
 class _Driver:
-    def __init__(self, config: JobConfig, report: Report, stop: threading.Event) -> None:
+    def __init__(self, config: JobConfig, on_progress: OnProgress, stop: threading.Event) -> None:
         self._began = perf_counter()
         self._store: Store = open_store(config.archive, config.archive_options)
         if isinstance(self._store, LocalStore):  # workers may be at home in another folder
             config = replace(config, archive=self._store.root)
-        self._config, self._report, self._stop = config, report, stop
+        self._config, self._on_progress, self._stop = config, on_progress, stop
         self._planned_sources = self._planned_bytes = self._planned_shards = 0
         self._written = 0.0
         self._restored: tuple[str, ...] = ()
@@ -202,8 +205,8 @@ class _Driver:
     def _show(self, job: Job, planner: Planner, schedule: Schedule, executor: Executor, started: float) -> None:
         live = sum(executor.live().values(), Counts())
         now = perf_counter()
-        self._report(
-            Progress(
+        self._on_progress(
+            JobProgress(
                 job=job.job,
                 counts=schedule.counts + live,
                 fresh=schedule.fresh + live,

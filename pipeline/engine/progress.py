@@ -10,7 +10,7 @@ from lichen.pipeline.engine.config import Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class JobProgress:
     """Where a running job stands. Rates are those of this run alone."""
 
     job: str

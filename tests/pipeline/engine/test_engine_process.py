@@ -24,8 +24,8 @@ from lichen.pipeline.engine import process
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
-from lichen.pipeline.engine.executor import choose
-from lichen.pipeline.engine.progress import Progress
+from lichen.pipeline.engine.executors import choose
+from lichen.pipeline.engine.progress import JobProgress
 
 Make = Callable[..., JobConfig]
 Pictures = Callable[..., Path]
@@ -84,7 +84,7 @@ def test_killed_workers(config: Make, pictures: Pictures, contents: Contents, tm
     job = config(source, executor="process", shard_pictures=1, lanes=1)
     marks, killed = [2, 8], set()
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         if marks and progress.shards_done >= marks[0]:
             marks.pop(0)
             (pid,) = children(os.getpid())
@@ -120,7 +120,7 @@ def test_a_picture_that_hangs_its_decoder_is_stored(config: Make, pictures: Pict
     (source / "002x.jpg").write_bytes(endless_jpeg())
     seen: list[int] = []
 
-    def watch(_progress: Progress) -> None:
+    def watch(_progress: JobProgress) -> None:
         seen.extend(pid for pid in children(os.getpid()) if pid not in seen)
 
     job = config(source, executor=executor, shard_pictures=2, picture_timeout=1.0)
@@ -143,7 +143,7 @@ def test_a_worker_that_stops_is_replaced(
     job = config(source, executor="process", shard_pictures=1, lanes=1, picture_timeout=1.0)
     stopped: list[int] = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         if progress.shards_done >= 2 and not stopped:
             stopped.extend(children(os.getpid()))
             os.kill(stopped[0], signal.SIGSTOP)

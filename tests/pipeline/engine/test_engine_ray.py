@@ -22,7 +22,7 @@ from lichen.pipeline.engine import ray_executor
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
-from lichen.pipeline.engine.progress import Progress
+from lichen.pipeline.engine.progress import JobProgress
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -115,7 +115,7 @@ def test_declared_gpus_fall_back_to_the_cpu_and_metrics_are_exported(
     job = config(source, executor="ray", gpus_per_worker=0.5, shard_pictures=1)
     scraped = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         if progress.counts.compressed and not scraped:
             scraped.append(_scrape("lichen_pictures_total"))
 
@@ -147,7 +147,7 @@ def test_killed_workers(config: Make, pictures: Pictures, contents: Contents, tm
     marks = [2, 8]
     killed: list[int] = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         if marks and progress.shards_done >= marks[0]:
             marks.pop(0)
             pid = workers_below(os.getpid())[0]

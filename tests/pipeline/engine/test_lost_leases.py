@@ -18,7 +18,7 @@ from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.engine import driver
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import _Driver, run_job
-from lichen.pipeline.engine.progress import Progress
+from lichen.pipeline.engine.progress import JobProgress
 
 Pictures = Callable[..., Path]
 Make = Callable[..., JobConfig]
@@ -53,7 +53,7 @@ def test_at_work(config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPat
     rival, made = Rival(monkeypatch), config(pictures(6), shard_pictures=1)
     store, seen = open_store(made.archive), []
 
-    def report(progress: Progress) -> None:
+    def report(progress: JobProgress) -> None:
         seen.append(progress.shards_done)
         if not rival.noticed.is_set():
             rival.take_over(store, progress.job)
