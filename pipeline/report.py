@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lichen import defaults
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import codec_name
 from lichen.pipeline.archive.reader import Archive
@@ -116,7 +117,7 @@ class Report:
         return found
 
 
-def make_report(archive: Archive, *, worst: int = 5, named: int = NAMED) -> Report:
+def make_report(archive: Archive, *, worst: int = defaults.WORST, named: int = NAMED) -> Report:
     """Read the index once and list the archive's objects once. Raises ``CorruptArchive`` or ``StoreError``."""
     snapshot = archive.snapshot
     rejects = read_rejected(archive.store, () if snapshot is None else snapshot.jobs)

@@ -12,6 +12,7 @@ import typer
 
 from lichen import defaults
 from lichen.errors import VerificationFailed
+from lichen.jobs import options
 from lichen.jobs.bench import trainings
 from lichen.jobs.bench.mixed_command import mixed
 
@@ -55,7 +56,7 @@ def compressai(
     source: Annotated[str, typer.Argument(help="A local folder of pictures.")],
     codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
     quality: Annotated[float, typer.Option("--quality", "-q", help="Of that codec.")] = 40.0,
-    device: Annotated[str, typer.Option()] = "auto",
+    device: options.DeviceOption = defaults.DEVICE,
     precision: Annotated[str, typer.Option(help="Of that codec; the other network runs in float32.")] = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="Runs; the best counts.")] = 3,
     weights: Annotated[
@@ -99,10 +100,12 @@ def compressai(
 def pipeline(
     source: Annotated[str, typer.Argument(help="A local folder of pictures.")],
     codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
-    quality: Annotated[float, typer.Option("--quality", "-q")] = defaults.QUALITY,
+    quality: Annotated[
+        float, typer.Option("--quality", "-q", help="Quality of that codec, 1 to 100.")
+    ] = defaults.QUALITY,
     executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
-    device: Annotated[str, typer.Option()] = "auto",
-    precision: Annotated[str, typer.Option()] = "auto",
+    device: options.DeviceOption = defaults.DEVICE,
+    precision: options.PrecisionOption = defaults.PRECISION,
     copies: Annotated[int, typer.Option(help="Take each picture so many times.")] = 1,
     repeats: Annotated[int, typer.Option(help="Runs; the best counts.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -168,8 +171,8 @@ def effort(
     codec: Annotated[str, typer.Option(help="Any codec.")] = defaults.CODEC,
     efforts: Annotated[list[int] | None, typer.Option("--effort", "-e", help="May be given repeatedly.")] = None,
     qualities: Annotated[list[float] | None, typer.Option("--quality", "-q", help="May be given repeatedly.")] = None,
-    device: Annotated[str, typer.Option()] = "auto",
-    precision: Annotated[str, typer.Option()] = "auto",
+    device: options.DeviceOption = defaults.DEVICE,
+    precision: options.PrecisionOption = defaults.PRECISION,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """What effort buys: BD-rate against the default effort, and speed, level by level."""
@@ -203,7 +206,7 @@ def effort(
 def portability(
     pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
     codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
-    quality: Annotated[float, typer.Option("--quality", "-q")] = 50.0,
+    quality: Annotated[float, typer.Option("--quality", "-q", help="Quality of that codec, 1 to 100.")] = 50.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Encode under each configuration of this machine, decode under every other, compare symbols and pixels."""
@@ -238,7 +241,7 @@ def snapping(
     ] = None,
     side: Annotated[int, typer.Option(min=64, help="Its middle is cut to this many pixels a side.")] = 256,
     repeats: Annotated[int, typer.Option(min=1, help="Runs; the best counts.")] = 3,
-    device: Annotated[str, typer.Option()] = "auto",
+    device: options.DeviceOption = defaults.DEVICE,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """What portability costs the published codecs: time for float64, bytes for doubtful integers."""

@@ -19,9 +19,9 @@ from typing import Any
 
 from lichen.errors import LichenError
 from lichen.pipeline.archive.index import import_pandas
-from lichen.pipeline.engine.config import Counts, ShardTask
 from lichen.pipeline.engine.executor import IN_FLIGHT
 from lichen.pipeline.engine.memory import keep_freed_memory
+from lichen.pipeline.engine.messages import Counts, ShardTask
 
 _BEAT = 5.0
 _PR_SET_PDEATHSIG = 1

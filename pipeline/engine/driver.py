@@ -27,9 +27,10 @@ from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
 from lichen.pipeline.archive.snapshot import write_snapshot
 from lichen.pipeline.archive.store import LocalStore, Store, open_store
 from lichen.pipeline.engine.changes import Changes
-from lichen.pipeline.engine.config import Counts, JobConfig
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.executor import Executor
 from lichen.pipeline.engine.executors import make_executor
+from lichen.pipeline.engine.messages import Counts
 from lichen.pipeline.engine.planner import Planner
 from lichen.pipeline.engine.progress import JobProgress, JobSummary
 from lichen.pipeline.engine.schedule import Schedule
@@ -108,8 +109,8 @@ class _Driver:
             if any(one.digest not in job.codecs for one in files.all):
                 raise UsageError(
                     f"job {job.job} was begun with codec {', '.join(name[:12] for name in job.codecs)}, and "
-                    f"{config.codec!r} is {files.digest[:12]} now; go on with the version of then, or abandon the job "
-                    "(--abandon)"
+                    f"{config.codec.name!r} is {files.digest[:12]} now; go on with the version of then, or abandon the "
+                    "job (--abandon)"
                 )
             return self._drive(job, work, executor, files.digest, lease)
 
@@ -131,7 +132,7 @@ class _Driver:
 
     def _drive(self, job: Job, work: Work, executor: Executor, digest: str, lease: Lease | None) -> JobSummary:
         store = self._store
-        schedule = Schedule(store, max_failures=self._config.attempts)
+        schedule = Schedule(store, max_failures=self._config.engine.attempts)
         grouping = Grouping(target_bytes=int(job.config["shard_bytes"]), max_sources=int(job.config["shard_pictures"]))
         commits = list_commits(store, job.job)
         started = heard = perf_counter()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask
+from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask
 
 IN_FLIGHT = 2
 """Shards a worker has at once: one in the codec, one being published or waiting."""

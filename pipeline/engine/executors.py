@@ -17,12 +17,13 @@ def choose(config: JobConfig, *, gpus: int, ray_runs: bool) -> ExecutorName:
     more than one GPU to pin workers to. On one machine without that a job has one worker anyway, so a process of its
     own does the same without Ray's start. An archive in memory has to stay in this process.
     """
-    if config.executor != "auto":
-        return config.executor
+    if config.engine.executor != "auto":
+        return config.engine.executor
     if config.archive.startswith("memory://"):
         return "local"
-    asked = config.address is not None or (config.workers or 1) > 1 or config.gpus_per_worker is not None
-    several = gpus > 1 and config.device in ("auto", "cuda") and not config.lossless
+    engine = config.engine
+    asked = engine.address is not None or (engine.workers or 1) > 1 or engine.gpus_per_worker is not None
+    several = gpus > 1 and config.codec.device in ("auto", "cuda") and not config.quality.lossless
     return "ray" if asked or ray_runs or several else "process"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from lichen.errors import JobError, JobInterrupted, LichenError
 from lichen.pipeline.archive.index import import_pandas
-from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.executor import (
     IN_FLIGHT,
     MAX_FRUITLESS_DEATHS,
@@ -29,6 +29,7 @@ from lichen.pipeline.engine.executor import (
     Failed,
     Finished,
 )
+from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.spawn import take
 
 _LOOK = 0.25
@@ -40,8 +41,8 @@ class ProcessExecutor:
     workers = 1
 
     def __init__(self, config: JobConfig) -> None:
-        self._settings = WorkerConfig.of(config, cpus=config.cpus_per_worker)
-        self._silence = config.picture_timeout + SILENCE
+        self._settings = WorkerConfig.of(config, cpus=config.engine.cpus_per_worker)
+        self._silence = config.sources.picture_timeout + SILENCE
         self._child: _Child | None = None
         self._live: dict[str, Counts] = {}
         self._fruitless = 0

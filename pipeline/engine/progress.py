@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lichen.pipeline.engine.config import Counts
+from lichen.pipeline.engine.messages import Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from lichen.errors import JobError, JobInterrupted, LichenError
 from lichen.pipeline.engine.cluster import start_ray
-from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.executor import (
     IN_FLIGHT,
     MAX_FRUITLESS_DEATHS,
@@ -31,6 +31,7 @@ from lichen.pipeline.engine.executor import (
 )
 from lichen.pipeline.engine.guardian import guard_descendants
 from lichen.pipeline.engine.memory import keep_freed_memory
+from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.resources import plan_resources
 
 PATIENCE = 120.0
@@ -63,7 +64,7 @@ class RayWorker:
         from lichen.pipeline.engine.worker import Worker
 
         try:
-            self._metrics = Metrics("lossless" if self._config.lossless else self._config.codec)
+            self._metrics = Metrics("lossless" if self._config.quality.lossless else self._config.codec.name)
             self._worker = Worker(self._config)
             files = self._worker.codec_files() if tell else None
         except LichenError as error:
@@ -130,16 +131,16 @@ class RayExecutor:
     """Starts actors as there is work for them, up to what the resources allow, and replaces dead ones."""
 
     def __init__(self, config: JobConfig) -> None:
-        if config.address == "local":  # on this machine, as without an address
-            config = replace(config, address=None)
+        if config.engine.address == "local":  # on this machine, as without an address
+            config = replace(config, engine=replace(config.engine, address=None))
         self._config, self._looked = config, time.monotonic()
-        self._silence = config.picture_timeout + SILENCE
+        self._silence = config.sources.picture_timeout + SILENCE
         self._owns_ray = not ray.is_initialized()
         self._restore_stdout = _keep_stdout_clean()
         self._end_guard: Callable[[], None] = lambda: None
         if self._owns_ray:
-            start_ray(config.address)
-            if config.address is None:
+            start_ray(config.engine.address)
+            if config.engine.address is None:
                 self._end_guard = guard_descendants()
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         self._resources = plan_resources([node["Resources"] for node in nodes if node["Alive"]], config)
@@ -151,8 +152,8 @@ class RayExecutor:
         self._members: list[_Member] = []
         settings = WorkerConfig.of(config, cpus=self._resources.cpus)
         # Without a GPU of its own a worker must not take one that it happens to see.
-        on_cpu = config.device == "auto" and not self._resources.gpus
-        self._settings = replace(settings, device="cpu") if on_cpu else settings
+        on_cpu = config.codec.device == "auto" and not self._resources.gpus
+        self._settings = replace(settings, codec=replace(settings.codec, device="cpu")) if on_cpu else settings
         self._actor_class: Any = ray.remote(RayWorker)
 
     def prepare(self, stop: threading.Event) -> CodecFiles:
@@ -328,7 +329,7 @@ class RayExecutor:
     def _look_at_nodes(self) -> None:
         """Raise ``JobError`` if Ray on this machine has lost its only node: whoever waits for it waits for ever."""
         now = time.monotonic()
-        if not self._owns_ray or self._config.address is not None or now - self._looked < _NODES:
+        if not self._owns_ray or self._config.engine.address is not None or now - self._looked < _NODES:
             return
         self._looked = now
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]

@@ -18,8 +18,8 @@ from lichen.pipeline.archive.commit import (
 )
 from lichen.pipeline.archive.plan import PlannedShard
 from lichen.pipeline.archive.store import Store
-from lichen.pipeline.engine.config import Counts, ShardTask
 from lichen.pipeline.engine.executor import Blame, Died, Event, Failed, Finished
+from lichen.pipeline.engine.messages import Counts, ShardTask
 from lichen.pipeline.sources.secrets import redact_uri
 
 ROOT_DEATHS = 2

@@ -49,10 +49,10 @@ from lichen.pipeline.engine.compress import (
     Stopwatch,
     check_written,
 )
-from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Item
 from lichen.pipeline.engine.flatness import FlatMaps
 from lichen.pipeline.engine.look import look_at
+from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
 from lichen.pipeline.packing import Packed, pack
@@ -80,8 +80,11 @@ class Worker(Closing):
         self.codec: Codec | None = loaded[0] if loaded else None
         self._codecs: dict[str, Codec] = {codec.digest: codec for codec in loaded}
         self.lanes = Lanes(loaded[:1], count=config.lanes, cpus=config.cpus)
-        self.patience = Patience(config.picture_timeout)
-        rules: dict[str, Any] = {"target": config.target, "shares": config.shares, "effort": config.effort}
+        self.patience = Patience(config.sources.picture_timeout)
+        effort = config.codec.effort
+        shares = config.quality.shares(effort)
+        self._target = config.quality.target
+        rules: dict[str, Any] = {"target": self._target, "shares": shares, "effort": effort}
         self._compressor: Compressor | Choice | None = None
         if loaded:
             first, *rivals = loaded
@@ -102,7 +105,7 @@ class Worker(Closing):
         if self.codec is None:
             return
         picture = np.full((192, 192, 3), 128, np.uint8)
-        encoded = self.codec.encode([picture], self.config.target.start, effort=self.config.effort)
+        encoded = self.codec.encode([picture], self._target.start, effort=self.config.codec.effort)
         decoded = self.codec.decode([encoded[0].bitstream])
         FlatMaps(picture).side(b"", 0, decoded[0].pixels)
         look_at(picture)
@@ -126,7 +129,7 @@ class Worker(Closing):
         own = "" if self.codec is None else self.codec.digest
         if digest != own:
             raise UsageError(
-                f"codec {self.config.codec!r} is {own[:12]} here, but the job uses {digest[:12]}; "
+                f"codec {self.config.codec.name!r} is {own[:12]} here, but the job uses {digest[:12]}; "
                 "install the same version of lichen everywhere"
             )
         if isinstance(self.store, LocalStore) and not self.store.exists(MARKER):
@@ -168,7 +171,7 @@ class Worker(Closing):
 
     def pack(self, item: Item, kept: Kept) -> Packed | None:
         """An original in fewer bytes; None where it stays as it is, and for what must not be looked at again."""
-        if self.config.store_plain or kept.reason == NOT_LOOKED_AT or isinstance(item.failure, PictureTimeout):
+        if self.config.quality.store_plain or kept.reason == NOT_LOOKED_AT or isinstance(item.failure, PictureTimeout):
             return None
         try:  # large pictures are in a turn alone here, if they were opened
             return self.patience.call(partial(pack, item.data, max_pixels=max(item.pixels, LARGE_PIXELS)))
@@ -179,12 +182,12 @@ class Worker(Closing):
         """The pictures of a shard, opened ahead of the lanes."""
         return Feed(
             task.sources,
-            options=self.config.source_options,
+            options=self.config.sources.options,
             openers=self.lanes.cpus,
             group_pictures=GROUP_PICTURES,
             group_pixels=GROUP_PIXELS if self.codec is None else group_pixels(self.codec),
             patience=self.patience,
-            max_bytes=self.config.max_source_bytes,
+            max_bytes=self.config.sources.max_source_bytes,
             store_only=task.store_only,
         )
 
@@ -331,7 +334,7 @@ class _Attempt:
         if isinstance(failure, SourceUnreadable | UsageError):
             self._writer.quarantine(source.key, source.uri, failure, **known)
             return Counts(quarantined=1)
-        if isinstance(failure, NotAPicture) and not self._worker.config.store_others:
+        if isinstance(failure, NotAPicture) and not self._worker.config.sources.store_others:
             self._writer.skip(source.key, source.uri, str(failure), **known)
             return Counts(skipped=1)
         return self._add_original(item, Kept(reason=str(failure)), watch)
@@ -341,10 +344,11 @@ def _load(config: WorkerConfig) -> list[Codec]:
     """The codecs of a job, the one that pictures get by default first; none where nothing is lost."""
     from lichen.models.zoo import load_codec
 
-    if config.lossless:
+    if config.quality.lossless:
         return []
-    names = defaults.CHOICE if config.codec == defaults.AUTO else (config.codec,)
-    return [load_codec(name, device=config.device, precision=config.precision) for name in names]
+    codec = config.codec
+    names = defaults.CHOICE if codec.name == defaults.AUTO else (codec.name,)
+    return [load_codec(name, device=codec.device, precision=codec.precision) for name in names]
 
 
 def _source_columns(item: Item) -> dict[str, Any]:

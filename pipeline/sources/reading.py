@@ -8,13 +8,14 @@ from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
+from lichen import defaults
 from lichen.errors import SourceUnreadable, UsageError
 from lichen.pipeline.sources.base import Source, is_local, local_path, remote_source
 from lichen.pipeline.sources.fetch import CHUNK, Fetched, fetch, too_large
 from lichen.pipeline.sources.secrets import is_redacted, redact_uri
 from lichen.pipeline.sources.stores import open_file_system, open_regular, store_errors
 
-MAX_SOURCE_BYTES = 2 << 30
+MAX_SOURCE_BYTES = defaults.SOURCE_BYTES
 """Bytes that a source may have unless told otherwise."""
 
 _CUTS = ((1, 3), (3, 2))

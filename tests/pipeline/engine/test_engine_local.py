@@ -37,8 +37,9 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejects import Quarantined, read_table
 from lichen.pipeline.archive.store import MemoryStore, open_store
 from lichen.pipeline.engine.compress import BELOW_FLOOR, LARGER
-from lichen.pipeline.engine.config import Counts, JobConfig
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
+from lichen.pipeline.engine.messages import Counts
 from lichen.pipeline.engine.progress import JobProgress
 from lichen.pipeline.images import read_picture
 from lichen.pipeline.quality import psnr

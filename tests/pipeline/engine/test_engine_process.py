@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jobs_support import job_config
 from PIL import Image
 
 from lichen.errors import JobError, LichenError, UnknownCodec, UsageError
@@ -33,9 +34,10 @@ Contents = Callable[[str], dict[str, tuple[Any, ...]]]
 
 DRIVER = """
 import sys
-from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.config import CodecConfig, EngineConfig, JobConfig
 from lichen.pipeline.engine.driver import run_job
-run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec="webp", executor="process", shard_pictures=1, lanes=1))
+engine = EngineConfig(executor="process", shard_pictures=1, lanes=1)
+run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec=CodecConfig(name="webp"), engine=engine))
 """
 
 
@@ -235,10 +237,10 @@ def test_two_drivers_at_once_do_the_work_once(pictures: Pictures, contents: Cont
     ],
 )
 def test_which_executor_suits_a_job(changes: dict[str, Any], gpus: int, ray_runs: bool, name: str) -> None:
-    config = JobConfig(**{"source": "x", "archive": "y", **changes})
+    config = job_config(**{"source": "x", "archive": "y", **changes})
     assert choose(config, gpus=gpus, ray_runs=ray_runs) == name
 
 
 def test_an_address_is_rays() -> None:
     with pytest.raises(UsageError, match="address"):
-        JobConfig(source="x", archive="y", executor="process", address="auto")
+        job_config("x", "y", executor="process", address="auto")

@@ -32,9 +32,10 @@ Contents = Callable[[str], dict[str, tuple[Any, ...]]]
 
 DRIVER = """
 import sys
-from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.config import CodecConfig, EngineConfig, JobConfig
 from lichen.pipeline.engine.driver import run_job
-run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec="webp", executor="ray", shard_pictures=1, lanes=1))
+engine = EngineConfig(executor="ray", shard_pictures=1, lanes=1)
+run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec=CodecConfig(name="webp"), engine=engine))
 """
 
 
