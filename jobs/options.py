@@ -32,7 +32,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     groups: dict[str, Any] = {}
     for parameter in inspect.signature(command).parameters.values():
-        kind = hints[parameter.name]
+        kind: Any = hints[parameter.name]
         if is_dataclass(kind):
             groups[parameter.name] = kind
             kinds = get_type_hints(kind)
@@ -62,7 +62,9 @@ def _parameter(name: str, one: Field[Any], known: Setting, kind: Any) -> inspect
     if get_origin(kind) is Mapping:
         kind, default, more = str | None, None, {"metavar": "JSON"}
     elif words := choices(kind):
-        kind = StrEnum(name, {word: word for word in words})
+        # An enumeration, which every version of typer takes; mypy would have it written out.
+        make: Any = StrEnum
+        kind = make(name, {word: word for word in words})
         default = kind(default)
     assert default is not MISSING
     annotation = Annotated[kind, _option(name, known, more)]
@@ -71,8 +73,8 @@ def _parameter(name: str, one: Field[Any], known: Setting, kind: Any) -> inspect
 
 def _option(name: str, known: Setting, more: Mapping[str, Any]) -> Any:
     flags = [f"--{name.replace('_', '-')}", *([known.short] if known.short else [])]
-    limits = {"min": known.at_least, "max": known.at_most}
-    return typer.Option(*flags, help=known.text, **limits, **more)
+    option: Any = typer.Option  # its overloads take no list of flags with further settings
+    return option(*flags, help=known.text, min=known.at_least, max=known.at_most, **more)
 
 
 def _build(kind: Any, given: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejected import read_rejected
 from lichen.pipeline.archive.snapshot import Snapshot
 from lichen.pipeline.tally import COLUMNS, Group, Reason, Reasons, Spread, Tally, Worst, spread
+from lichen.pipeline.texts import became, many, outcomes
 
 SCORES = "90 is visually lossless, at 80 no difference is noticed side by side, 70 is high and 50 medium quality"
 """What the scores of SSIMULACRA 2 mean, by its author."""
@@ -78,7 +79,7 @@ class CodecUse:
     pictures: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Report:
     """One snapshot of an archive in numbers."""
 
@@ -110,6 +111,16 @@ class Report:
     quarantine_reasons: tuple[Reason, ...]
     skipped: int
     skip_reasons: tuple[Reason, ...]
+
+    def __repr__(self) -> str:
+        saved = self.savings
+        facts = [
+            f"{many(self.pictures, 'picture')} ({outcomes(self.compressed, self.packed, self.stored)})",
+            became(saved.source_bytes, saved.archive_bytes, saved.savings),
+            *([] if saved.bpp_after is None else [f"{saved.bpp_after:.3f} bpp"]),
+            f"snapshot {self.snapshot}",
+        ]
+        return f"<Report {self.url}: {', '.join(facts)}>"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; derived numbers included, infinite ones as null."""

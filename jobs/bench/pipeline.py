@@ -67,9 +67,9 @@ def run(
         folder = Path(name)
         sources = _copies(source, folder / "pictures", copies)
         settings: dict[str, Any] = {
-            "codec": CodecConfig(name=codec, device=device, precision=precision),
+            "codec": CodecConfig(name=codec, device=device, precision=precision),  # type: ignore[arg-type]  # it checks
             "quality": QualityConfig(quality=quality),
-            "engine": EngineConfig(executor=executor),
+            "engine": EngineConfig(executor=executor),  # type: ignore[arg-type]
         }
         runs = []
         for number in range(repeats):

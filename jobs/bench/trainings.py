@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lichen import defaults
+from lichen.jobs import options
 
 
 def ablation(
@@ -75,8 +76,8 @@ def systems(
     only: Annotated[list[str] | None, typer.Option("--system", help="Only these; may be repeated.")] = None,
     ablations: Annotated[bool, typer.Option(help="Also with single parts changed.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Folder for the decoded pictures.")] = None,
-    device: Annotated[str, typer.Option()] = "auto",
-    precision: Annotated[str, typer.Option()] = "auto",
+    device: options.DeviceOption = defaults.DEVICE,
+    precision: options.PrecisionOption = defaults.PRECISION,
 ) -> None:
     """Train the published systems under one budget, for `lichen evaluate --compare`."""
     from lichen.jobs.bench.systems import ABLATIONS, SYSTEMS, run

@@ -75,8 +75,8 @@ class CodecConfig:
 class QualityConfig:
     """What becomes of a picture: the quality that it gets, the floors that it must reach, and how it is kept otherwise.
 
-    At most one of a least quality (``min_psnr``, ``min_ms_ssim``, ``min_ssimulacra2``) and of ``target_bpp`` may be
-    wished for; then each picture gets its own quality instead of ``quality``.
+    With a least quality (``min_psnr``, ``min_ms_ssim``, ``min_ssimulacra2``), or with ``target_bpp``, each picture gets
+    a quality of its own instead of ``quality``.
 
     Settings:
     """

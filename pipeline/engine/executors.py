@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import sys
 
+from lichen.choices import ExecutorName
 from lichen.errors import JobInterrupted, UsageError
-from lichen.pipeline.engine.config import ExecutorName, JobConfig
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.executor import Executor
 
 
