@@ -21,8 +21,10 @@ import typer
 from typer.core import TyperGroup
 
 from lichen.errors import JobInterrupted, LichenError, UsageError
-from lichen.jobs import commands, console
+from lichen.jobs import commands, console, options
 from lichen.jobs.leaving import leave
+from lichen.pipeline import logs
+from lichen.pipeline.logs import LogConfig
 
 ORDER = (
     "compress",
@@ -97,7 +99,7 @@ def build_app() -> typer.Typer:
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_root)
+    app.callback()(options.with_settings(_root))
     for module in _command_modules():
         module.register(app)
     return app
@@ -135,12 +137,13 @@ def _show_version(asked: bool) -> None:
 
 
 def _root(
+    log: LogConfig,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    pass
+    logs.begin(log)
 
 
 def _command_modules() -> Iterator[ModuleType]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from lichen.pipeline.names import is_hidden
-from lichen.pipeline.texts import bytes_text, many, outcomes, percent
+from lichen.pipeline.texts import bytes_text, many, outcomes, percent, shown
 
 __all__ = ["bytes_text", "duration", "many", "number", "outcomes", "percent", "shown"]
 
@@ -11,17 +10,6 @@ __all__ = ["bytes_text", "duration", "many", "number", "outcomes", "percent", "s
 def number(value: float | None, pattern: str = "{:.2f}") -> str:
     """A number, or a dash for None."""
     return "-" if value is None else pattern.format(value)
-
-
-def shown(name: str, width: int | None = None) -> str:
-    """A key or a message for a terminal: what nobody sees is escaped, the middle left out beyond ``width``."""
-    text = "".join(
-        c if c.isprintable() and not is_hidden(c) else c.encode("unicode_escape").decode("ascii") for c in name
-    )
-    if width is not None and len(text) > width:
-        tail = (width - 3) * 2 // 3
-        text = f"{text[: width - 3 - tail]}...{text[-tail:]}"
-    return text
 
 
 def duration(seconds: float | None) -> str:

@@ -74,7 +74,7 @@ def _parameter(name: str, one: Field[Any], known: Setting, kind: Any) -> inspect
 def _option(name: str, known: Setting, more: Mapping[str, Any]) -> Any:
     flags = [f"--{name.replace('_', '-')}", *([known.short] if known.short else [])]
     option: Any = typer.Option  # its overloads take no list of flags with further settings
-    return option(*flags, help=known.text, min=known.at_least, max=known.at_most, **more)
+    return option(*flags, help=known.text, count=known.count, min=known.at_least, max=known.at_most, **more)
 
 
 def _build(kind: Any, given: dict[str, Any]) -> Any:

@@ -38,6 +38,8 @@ class Setting:
     """Whether it is an option at all."""
     unit: int = 1
     """What 1 on the command line is in the field."""
+    count: bool = False
+    """Whether the option takes no value, and its number is how often it is given."""
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None

@@ -1,6 +1,8 @@
-"""Numbers as people read them, in summaries and on terminals."""
+"""Numbers and names as people read them, in summaries, logs and on terminals."""
 
 from __future__ import annotations
+
+from lichen.pipeline.names import is_hidden
 
 
 def bytes_text(count: float) -> str:
@@ -32,3 +34,14 @@ def outcomes(compressed: int, packed: int, stored: int) -> str:
 def became(before: int, after: int, savings: float | None) -> str:
     """``5.20 MB became 1.98 MB (61.9 % saved)``."""
     return f"{bytes_text(before)} became {bytes_text(after)} ({percent(savings)} saved)"
+
+
+def shown(name: str, width: int | None = None) -> str:
+    """A key or a message for a terminal: what nobody sees is escaped, the middle left out beyond ``width``."""
+    text = "".join(
+        c if c.isprintable() and not is_hidden(c) else c.encode("unicode_escape").decode("ascii") for c in name
+    )
+    if width is not None and len(text) > width:
+        tail = (width - 3) * 2 // 3
+        text = f"{text[: width - 3 - tail]}...{text[-tail:]}"
+    return text

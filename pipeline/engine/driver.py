@@ -35,7 +35,9 @@ from lichen.pipeline.engine.planner import Planner
 from lichen.pipeline.engine.progress import JobProgress, JobSummary
 from lichen.pipeline.engine.schedule import Schedule
 from lichen.pipeline.engine.work import Planning, Work
+from lichen.pipeline.logs import Log
 
+log = Log(__name__)
 OnProgress = Callable[[JobProgress], None]
 
 TICK = 0.25
@@ -85,6 +87,8 @@ class _Driver:
             else:
                 lease = self._begin(stack)
                 self._restored = restore_jobs(store)
+                for name in self._restored:
+                    log.info("the snapshot of a finished job was gone and is made again", job=name)
                 work = self._planning.find()
                 if work.done and self._codecs_are_there():
                     return self._nothing_to_do(work.changes)
@@ -137,6 +141,8 @@ class _Driver:
         commits = list_commits(store, job.job)
         started = heard = perf_counter()
         state = "failed"
+        done = f"{len(commits):,} shards are committed" if work.job is not None else f"codec {digest[:12] or 'none'}"
+        log.info("job %s, %s", "resumed" if work.job is not None else "begun", done, job=job.job)
         try:
             with Planner(store, job.job, work.sources, grouping, commits) as planner:
                 while True:
@@ -166,8 +172,10 @@ class _Driver:
             )
             finish_job(store, job.job, snapshot.number)
             state = "finished"
+            log.info("job finished, snapshot %d", snapshot.number, job=job.job)
         except (JobInterrupted, KeyboardInterrupt):
             state = "interrupted"
+            log.info("job interrupted", job=job.job)
             raise
         finally:
             self._write_progress(job, state, schedule.counts, schedule.shards)
@@ -278,6 +286,7 @@ class _Driver:
 
     def _nothing_to_do(self, changes: Changes | None) -> JobSummary:
         assert changes is not None
+        log.info("nothing to do, %d sources are unchanged", changes.unchanged)
         return JobSummary(
             job=None,
             snapshot=None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from lichen.pipeline import logs
 from lichen.pipeline.archive.commit import ShardCommit
 from lichen.pipeline.archive.manifest import Json
 from lichen.pipeline.engine.config import CodecConfig, JobConfig, QualityConfig, SourceConfig
@@ -28,6 +29,8 @@ class WorkerConfig:
     lanes: int | None
     cpus: int | None
     """Cores that this worker may use; None for all of the process."""
+    log_level: int
+    """Least level of the records that it sends to the driver."""
 
     @classmethod
     def of(cls, config: JobConfig, *, cpus: int | None = None) -> WorkerConfig:
@@ -40,6 +43,7 @@ class WorkerConfig:
             sources=config.sources,
             lanes=config.engine.lanes,
             cpus=cpus,
+            log_level=logs.level(),
         )
 
 

@@ -31,6 +31,9 @@ from lichen.pipeline.engine.executor import (
 )
 from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.spawn import take
+from lichen.pipeline.logs import Log, take_over
+
+log = Log(__name__)
 
 _LOOK = 0.25
 
@@ -58,6 +61,7 @@ class ProcessExecutor:
         kind, answer = messages[0]
         if kind == "loaded":
             child.loading = False
+            log.info("worker %d is ready", child.pid)
             files: CodecFiles = answer
             return files
         if kind == "refused":
@@ -121,7 +125,9 @@ class ProcessExecutor:
 
     def _finished(self, child: _Child, attempt: str, result: ShardResult) -> list[Event]:
         self._live.pop(attempt, None)
-        child.retiring = child.retiring or result.hung > 0
+        if result.hung and not child.retiring:
+            log.warning("a call hangs in worker %d; it gets no more shards", child.pid)
+            child.retiring = True
         self._fruitless = 0
         return [Finished(task=child.tasks.pop(attempt), result=result)]
 
@@ -140,6 +146,7 @@ class ProcessExecutor:
         self._child = None
         self._live.clear()
         self.deaths += 1
+        log.warning("worker %d died: %s", child.pid, message)
         self._fruitless += 1
         if self._fruitless > MAX_FRUITLESS_DEATHS:
             raise JobError(f"{self._fruitless} workers died one after the other; the last: {message}")
@@ -211,7 +218,11 @@ class _Child:
             while True:
                 message = self._pipe.recv()
                 self._heard = time.monotonic()
-                if message is not None:  # None: only a sign of life
+                if message is None:  # only a sign of life
+                    continue
+                if message[0] == "log":
+                    take_over(message[1])
+                else:
                     self._said.put(message)
         except (EOFError, OSError, pickle.UnpicklingError):
             self._said.put(("gone", None))

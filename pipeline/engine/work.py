@@ -22,8 +22,10 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.engine.changes import Changes, find_changes, outside
 from lichen.pipeline.engine.config import BEFORE, LOOKS, SHARD_BYTES, JobConfig
+from lichen.pipeline.logs import Log
 from lichen.pipeline.sources import Source, check_unique, list_sources
 
+log = Log(__name__)
 MIN_SHARD_BYTES = 8 * 1024 * 1024
 SHARDS_PER_WORKER = 4
 """What a small job is cut into, where the shard size is left open."""
@@ -134,6 +136,7 @@ class Planning:
             elif self._config.engine.abandon:
                 with acquire(self._store, job.job):
                     finish_job(self._store, job.job, None, "abandoned")
+                log.info("job abandoned, it was begun with other %s", ", ".join(other), job=job.job)
             else:
                 was = ", ".join(f"{name} {stood.get(name)!r}" for name in other)
                 raise UsageError(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -55,12 +55,14 @@ from lichen.pipeline.engine.look import look_at
 from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
+from lichen.pipeline.logs import Log
 from lichen.pipeline.packing import Packed, pack
 from lichen.pipeline.quality import measure
 
 Observer = Callable[[str, Counts], None]
 """Called with the attempt and what was added to it, after every group, from any thread."""
 
+log = Log(__name__)
 GROUP_PICTURES = 128
 RIVALRY = 0.7
 """Part of its file from which on a compressed picture is held against the file packed without loss, which is better
@@ -93,6 +95,8 @@ class Worker(Closing):
         self._stop = threading.Event()
         self.lanes.begin()
         self._warm_up()
+        codecs = ", ".join(codec.name for codec in loaded) or "none"
+        log.info("worker loaded, codecs %s, %d lanes", codecs, self.lanes.count)
 
     def close(self) -> None:
         """Stop what is running (``JobInterrupted`` in its threads) and restore torch's threads."""
@@ -197,6 +201,7 @@ class _Attempt:
 
     def __init__(self, worker: Worker, writer: ShardWriter, task: ShardTask, observe: Observer) -> None:
         self._worker, self._writer, self._task, self._observe = worker, writer, task, observe
+        self._where = {"shard": task.shard, "attempt": task.attempt}
         self._failed = threading.Event()
         self._lock = threading.Lock()
         self._counts = Counts()
@@ -304,12 +309,14 @@ class _Attempt:
         return packed if packed is not None and len(packed.payload) <= size else None
 
     def _add(self, item: Item, kept: Kept, packed: Packed | None, watch: Stopwatch) -> Counts:
+        kind: Literal["packed", "stored"] = "stored" if packed is None else "packed"
+        log.debug("picture kept as its file, %s: %s", kind, kept.reason, key=item.source.key, **self._where)
         payload = item.data if packed is None else packed.payload
         with watch.stage("write"):
             location = self._append(item.source.key, payload)
             self._writer.add(
                 IndexRow(
-                    status="stored" if packed is None else "packed",
+                    status=kind,
                     packing=None if packed is None else packed.packing,
                     reason=kept.reason,
                     **_picture_columns(item),
@@ -332,9 +339,11 @@ class _Attempt:
         if failure is None:
             return self._add_original(item, Kept(reason=NOT_LOOKED_AT), watch)
         if isinstance(failure, SourceUnreadable | UsageError):
+            log.info("source quarantined: %s", failure, key=source.key, **self._where)
             self._writer.quarantine(source.key, source.uri, failure, **known)
             return Counts(quarantined=1)
         if isinstance(failure, NotAPicture) and not self._worker.config.sources.store_others:
+            log.debug("left out: %s", failure, key=source.key, **self._where)
             self._writer.skip(source.key, source.uri, str(failure), **known)
             return Counts(skipped=1)
         return self._add_original(item, Kept(reason=str(failure)), watch)

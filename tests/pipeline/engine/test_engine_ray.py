@@ -107,12 +107,19 @@ def workers_below(driver: int) -> list[int]:
 
 
 def test_declared_gpus_fall_back_to_the_cpu_and_metrics_are_exported(
-    small_ray: None, config: Make, pictures: Pictures, contents: Contents, tmp_path: Path
+    small_ray: None,
+    config: Make,
+    pictures: Pictures,
+    contents: Contents,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Also: a Ray that runs already is used and left alone, and the content is that of the local executor."""
     source = pictures(8)
+    (source / "notes.txt").write_text("no picture")
     local = config(source, str(tmp_path / "local"))
     run_job(local)
+    caplog.set_level("DEBUG", logger="lichen")
     job = config(source, executor="ray", gpus_per_worker=0.5, shard_pictures=1)
     scraped = []
 
@@ -124,6 +131,8 @@ def test_declared_gpus_fall_back_to_the_cpu_and_metrics_are_exported(
     assert ray.is_initialized()
     assert (summary.counts.compressed, summary.worker_deaths, summary.exit_code) == (8, 0, 0)
     assert contents(job.archive) == contents(local.archive)
+    [left] = [one for one in caplog.records if one.getMessage().startswith("left out")]  # told by the actor
+    assert left.process != os.getpid() and left.key == "notes.txt"  # type: ignore[attr-defined]
     assert 'codec="webp"' in scraped[0] and 'status="compressed"' in scraped[0]
 
 

@@ -49,7 +49,10 @@ class Rival:
         assert self.noticed.wait(20)
 
 
-def test_at_work(config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_work(
+    config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="lichen")
     rival, made = Rival(monkeypatch), config(pictures(6), shard_pictures=1)
     store, seen = open_store(made.archive), []
 
@@ -61,7 +64,10 @@ def test_at_work(config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPat
     with pytest.raises(LeaseLost):
         run_job(made, report)
     assert len(seen) == 1  # not another round
-    assert snapshot_numbers(store) == [] and read_done(store, list_jobs(store)[0]) is None
+    [name] = list_jobs(store)
+    assert snapshot_numbers(store) == [] and read_done(store, name) is None
+    told = [(one.getMessage(), getattr(one, "job", None)) for one in caplog.records]
+    assert ("lease taken, generation 0", name) in told and ("lease lost, another driver has it", name) in told
 
 
 def test_before_the_snapshot(config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
