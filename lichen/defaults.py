@@ -19,7 +19,7 @@ EFFORT: Final = 3
 EFFORTS: Final = (1, 9)
 QUALITY: Final = 85.0
 """SSIMULACRA 2 of 80 in the median, above 70 in the worst of photographs: no difference is noticed side by side."""
-QUALITIES: Final = (1.0, 100.0)
+QUALITIES: Final = (1, 100)
 PSNR_FLOOR: Final = 30.0
 """dB: where artefacts become obvious. Good photographic quality is 38 to 40 dB."""
 BLOCK_PSNR_FLOOR: Final = 24.0
