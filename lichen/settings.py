@@ -69,10 +69,13 @@ class Setting:
 
 
 def setting(default: Any, text: str, **known: Any) -> Any:
-    """A field of a configuration: its default, one sentence, and what else ``Setting`` has."""
+    """A field of a configuration: its default, one sentence, and what else ``Setting`` has.
+
+    A dictionary is not shown by the configuration's ``repr``: it may hold passwords.
+    """
     metadata = {_KEY: Setting(text=text, **known)}
     if isinstance(default, dict):
-        return field(default_factory=default.copy, metadata=metadata)
+        return field(default_factory=default.copy, repr=False, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 

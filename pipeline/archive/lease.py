@@ -198,7 +198,8 @@ def _take(store: Store, job: str | None, ttl: float) -> Lease:
         lease.renew()
     except LeaseLost as error:
         raise LeaseHeld(str(error)) from error
-    log.info("lease taken, generation %d", number, **({} if job is None else {"job": job}))
+    what = "archive" if job is None else "job"
+    log.info("lease of the %s taken, generation %d", what, number, **({} if job is None else {"job": job}))
     return lease
 
 

@@ -247,7 +247,7 @@ class JobConfig:
     quality: QualityConfig = field(default_factory=QualityConfig)
     sources: SourceConfig = field(default_factory=SourceConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
-    archive_options: Mapping[str, Any] = field(default_factory=dict)
+    archive_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """fsspec options for the store of the archive. Handed to the workers, never written into it."""
 
     def __post_init__(self) -> None:

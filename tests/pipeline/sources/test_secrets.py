@@ -280,6 +280,7 @@ def test_the_frozen_configuration_is_the_same_with_and_without(tmp_path: Path) -
     ):
         config = job_config(names, "a", source_options={"secret": "hunter2"})
         assert config.origins == names
+        assert "hunter2" not in repr(config.sources)
         frozen.append(config.frozen(1))
     assert frozen[0] == frozen[1]
     assert not any(secret in str(frozen) for secret in (AWS, KEY, "0123abcd", "hunter2"))
