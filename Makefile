@@ -3,6 +3,7 @@
 #   make demo       compress the sample photographs, verify, report, decode one picture back
 #   make test       the test suite
 #   make lint       ruff;  make typecheck: mypy;  make check: test + lint + typecheck
+#   make golden     an archive of this version under tests/data/archives, for every later one to decode
 #   make nightly    what takes longer: cluster failures, fuzzing, speed
 #   make env        only the environment, what running needs;  make dev: the tools of development too
 #   make clean      remove everything that was made
@@ -26,7 +27,7 @@ EDITABLE := --config-settings editable_mode=strict --editable
 # uv installs several times faster, but does not read pip's settings: where it cannot install, pip does.
 UV := UV_HTTP_TIMEOUT=300 $(BIN)/uv -q pip install --python $(BIN)/python
 
-.PHONY: help env dev demo test lint typecheck check nightly clean FORCE
+.PHONY: help env dev demo test lint typecheck check golden nightly clean FORCE
 
 help:
 	@sed -n '/^[^#]/q; /^$$/q; s/^# \{0,1\}//p' Makefile
@@ -81,6 +82,10 @@ lint: dev
 # Not from here, where mypy would take the folder lichen/ for the whole package.
 typecheck: dev
 	cd build && $(abspath $(BIN))/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache
+
+# The archive of this version, for every later one to decode: once a release.
+golden: dev
+	$(BIN)/python tests/golden.py
 
 check: test lint typecheck
 

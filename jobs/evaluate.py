@@ -21,12 +21,14 @@ from statistics import fmean
 from typing import Any
 
 from lichen.defaults import EFFORT
-from lichen.errors import NotAPicture, NotComparable, UsageError, VerificationFailed
+from lichen.errors import LichenError, NotAPicture, NotComparable, UsageError, VerificationFailed
 from lichen.jobs.bdrate import Point, bd_rate
 from lichen.jobs.measures import MEASURES, Metric, available
 from lichen.models.classical import ClassicalCodec
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Codec, Pixels
-from lichen.pipeline.images import read_picture
+from lichen.pipeline.pictures.gather import gather
+from lichen.pipeline.sources import list_sources
+from lichen.pipeline.sources.secrets import redact_uri
 
 QUALITIES = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0)
 """The qualities at which learned codecs are reported."""
@@ -109,25 +111,22 @@ class Evaluation:
     comparisons: tuple[Comparison, ...]
 
 
-def load_pictures(path: str | Path) -> dict[str, Pixels]:
-    """RGB pixels of every picture in a local folder (not recursive), or of one file, by file name.
+def load_pictures(src: str | Path | Sequence[str], *, options: Mapping[str, Any] | None = None) -> dict[str, Pixels]:
+    """RGB pixels by key of every picture that ``src`` names: what a job takes, any fsspec URL, with its ``options``.
 
-    Files that are no pictures are passed over. Raises ``UsageError`` when nothing is left, and what
-    ``read_picture`` raises for a picture that does not decode.
+    Files that are no pictures are passed over. Raises ``UsageError`` when nothing is left or ``src`` does not exist,
+    and what is wrong with a picture that cannot be read, does not decode, or is not one for a codec.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UsageError(f"{path} does not exist")
+    names = [str(src)] if isinstance(src, str | Path) else list(src)
     pictures: dict[str, Pixels] = {}
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if not file.is_file():
+    for source, picture in gather(list_sources(names, storage_options=options), options=options):
+        if isinstance(picture, NotAPicture):
             continue
-        try:
-            pictures[file.name] = read_picture(file.read_bytes(), name=file.name).pixels
-        except NotAPicture:
-            continue
+        if isinstance(picture, LichenError):
+            raise type(picture)(f"{source.key}: {picture}") from picture
+        pictures[source.key] = picture.pixels
     if not pictures:
-        raise UsageError(f"no pictures in {path}")
+        raise UsageError(f"no pictures in {', '.join(map(redact_uri, names))}")
     return pictures
 
 

@@ -21,6 +21,7 @@ from lichen.errors import ArchiveError, LichenError
 from lichen.models.codec import symbol_digest
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit, list_commits
+from lichen.pipeline.archive.decoding import Unpacked
 from lichen.pipeline.archive.index import IndexRow, to_rows
 from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.losses import check_jobs
@@ -32,7 +33,7 @@ from lichen.pipeline.images import read_picture, to_pil
 from lichen.pipeline.originals import Kept, Originals
 from lichen.pipeline.quality import measure
 from lichen.pipeline.select import select
-from lichen.pipeline.unpack import Unpacked, unpack
+from lichen.pipeline.unpack import unpack
 
 EXACT = 50.0
 """dB from which on a picture is as good as its source: single levels of single pixels differ between devices."""

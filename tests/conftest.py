@@ -100,7 +100,7 @@ def _write_archive(
     from lichen.pipeline.archive.job import create_job, finish_job
     from lichen.pipeline.archive.reader import Archive
     from lichen.pipeline.archive.shard import ShardWriter
-    from lichen.pipeline.archive.snapshot import write_snapshot
+    from lichen.pipeline.archive.snapshot_writer import write_snapshot
     from lichen.pipeline.images import pack_side, read_picture
     from lichen.pipeline.quality import measure
 

@@ -158,10 +158,9 @@ def child() -> None:
 
 def load_rgb(path: Path) -> NDArray[np.uint8]:
     """The ``(H, W, 3)`` pixels of a picture file."""
-    from PIL import Image
+    from lichen.pipeline.images import read_picture
 
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    return read_picture(path.read_bytes(), name=path.name).pixels
 
 
 def _configured(configuration: Configuration, name: str) -> Any:

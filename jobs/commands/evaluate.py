@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    images: Annotated[Path, typer.Argument(help="A folder of pictures (the Kodak set, say), or one picture.")],
+    images: Annotated[str, typer.Argument(help="Pictures: what `compress` takes, the Kodak set for example.")],
     codec: Annotated[str, typer.Option(help="The codec to evaluate (`lichen models`).")] = defaults.CODEC,
     quality: Annotated[
         str | None,

@@ -7,16 +7,11 @@ of offsets and sizes beside it. It is named by a digest of its sources, so that 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
-import struct
-import tarfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,51 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lichen.errors import TrainingError
+from lichen.errors import LichenError, NotAPicture, SourceUnreadable, TrainingError, UnsupportedPicture
+from lichen.pipeline.pictures.gather import gather
+from lichen.pipeline.sources import Source, list_sources
 
 MIDDLE_SIDE = 512
 """Pixels a side of what validation looks at: small crops are mostly border to a hyper-latent at 1/64."""
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
-
-
-def _files(sources: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
-    for source in sources:
-        if source.is_dir():
-            found += sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES | {".tar"})
-        elif source.is_file():
-            found.append(source)
-        else:
-            raise TrainingError(f"there are no training pictures at {source}")
-    if not found:
-        raise TrainingError("no pictures and no tar files were found to train on")
-    return found
-
-
-def _pictures(files: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of picture files."""
-    for path in files:
-        if path.suffix.lower() != ".tar":
-            yield str(path), path.read_bytes()
-            continue
-        try:
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
-                    if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                        handle = tar.extractfile(member)
-                        if handle is not None:
-                            yield f"{path}, {member.name}", handle.read()
-        except tarfile.TarError as error:
-            raise TrainingError(f"{path} is no readable tar file: {error}") from error
-
-
-def _decode(picture: tuple[str, bytes]) -> NDArray[np.uint8]:
-    name, data = picture
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise TrainingError(f"cannot train on {name}: {error}. Take it away, or repair it") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +45,32 @@ class PictureCache:
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
 
-def open_cache(sources: Sequence[Path], folder: Path, *, smallest: int = 256) -> PictureCache:
-    """Open the cache of ``sources`` (tars, folders, pictures), building it in ``folder`` when missing.
+def open_cache(
+    sources: Sequence[str | Path],
+    folder: Path,
+    *,
+    smallest: int = 256,
+    options: Mapping[str, Any] | None = None,
+) -> PictureCache:
+    """Open the cache of ``sources``, building it in ``folder`` when missing.
 
-    Pictures with a side under ``smallest`` pixels are left out. Raises ``TrainingError`` where nothing is left.
+    Sources are what a job takes (folders, prefixes, tar files, manifests, pictures; any fsspec URL, with its
+    ``options``), and pictures are opened as a job opens them. Left out are files that are no pictures, pictures that
+    a job would not give a codec (more than 8 bits, palettes, several pages ...), and those with a side under
+    ``smallest`` pixels. Raises ``TrainingError`` for what cannot be read or does not decode, and where nothing is
+    left; ``UsageError`` for sources that do not exist.
     """
-    files = _files(sources)
-    identity = json.dumps([[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns, smallest] for p in files])
+    names = [str(source) for source in sources]
+    try:
+        listed = list(list_sources(names, storage_options=options))
+    except SourceUnreadable as error:
+        raise TrainingError(f"cannot train on it: {error}") from error
+    identity = json.dumps([smallest, *([s.uri, s.offset, s.size, s.mtime, s.etag] for s in listed)])
     stem = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
     listing, data = stem.with_suffix(".json"), stem.with_suffix(".u8")
     if not listing.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _build(files, data, listing, smallest)
+        _build(listed, data, listing, smallest, options)
     index = json.loads(listing.read_text())
     if not index["sizes"]:
         raise TrainingError(f"none of the training pictures has both sides of at least {smallest} pixels")
@@ -111,22 +81,26 @@ def open_cache(sources: Sequence[Path], folder: Path, *, smallest: int = 256) ->
     )
 
 
-def _build(files: Sequence[Path], data: Path, listing: Path, smallest: int) -> None:
+def _build(
+    sources: Sequence[Source], data: Path, listing: Path, smallest: int, options: Mapping[str, Any] | None
+) -> None:
     offsets: list[int] = []
     sizes: list[tuple[int, int]] = []
     position = 0
     temporary = data.with_suffix(".partial")
-    workers = os.cpu_count() or 1
-    with temporary.open("wb") as out, ThreadPoolExecutor(workers) as pool:
-        pictures = _pictures(files)
-        while batch := list(islice(pictures, 4 * workers)):
-            for picture in pool.map(_decode, batch):
-                if min(picture.shape[:2]) < smallest:
-                    continue
-                out.write(np.ascontiguousarray(picture).data)
-                offsets.append(position)
-                sizes.append((picture.shape[0], picture.shape[1]))
-                position += picture.size
+    with temporary.open("wb") as out:
+        for source, picture in gather(sources, options=options):
+            if isinstance(picture, NotAPicture | UnsupportedPicture):
+                continue
+            if isinstance(picture, LichenError):
+                raise TrainingError(f"cannot train on {source.key}: {picture}. Take it away, or repair it")
+            pixels = picture.pixels
+            if min(pixels.shape[:2]) < smallest:
+                continue
+            out.write(np.ascontiguousarray(pixels).data)
+            offsets.append(position)
+            sizes.append((pixels.shape[0], pixels.shape[1]))
+            position += pixels.size
     temporary.replace(data)
     listing.write_text(json.dumps({"offsets": offsets, "sizes": sizes}))
 

@@ -86,7 +86,7 @@ def train(
     if placement.half not in (None, torch.bfloat16):
         raise UsageError("training is in float32 or bfloat16")
     folder = Path(folder)
-    pictures = open_cache([Path(source) for source in sources], folder / "cache" if cache is None else Path(cache))
+    pictures = open_cache(sources, folder / "cache" if cache is None else Path(cache))
     if held_out:
         write_held_out(pictures, config.validation, folder / "validation")
     network = None if start is None else network_from_files(full_files(start))

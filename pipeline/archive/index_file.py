@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lichen.errors import CorruptArchive, MissingObject
 from lichen.pipeline.archive.bounded import MAX_FOOTER, BoundedParquet, parquet_errors
@@ -71,6 +72,18 @@ class IndexFile:
     @property
     def groups(self) -> int:
         return len(self._bounds)
+
+    def count(self, group: int) -> int:
+        """The rows of a row group."""
+        return int(self._metadata.row_group(group).num_rows)
+
+    def bounds(self, group: int) -> tuple[str, str]:
+        """Least and greatest key of a row group, which is read where the footer does not tell."""
+        low, high = self._bounds[group]
+        if low is None or high is None:
+            found = pc.min_max(self.read(group, ["key"]).column("key")).as_py()
+            return str(found["min"]), str(found["max"])
+        return low, high
 
     def groups_with(self, key: str) -> list[int]:
         """The row groups that may hold a key: one or none in a sorted file with statistics."""

@@ -10,7 +10,8 @@ from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.marker import read_marker
-from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot, write_snapshot
+from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.archive.verified import wrong_size
 

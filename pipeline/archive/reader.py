@@ -28,7 +28,7 @@ from lichen.errors import (
 from lichen.models.codec import Codec
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import CodecShelf
-from lichen.pipeline.archive.decoding import check_shape, open_original, original_bytes, other_size, windows
+from lichen.pipeline.archive.decoding import decode_all, load_codecs, open_original, original_bytes, windows
 from lichen.pipeline.archive.index import (
     COLUMNS,
     PLACEMENT_COLUMNS,
@@ -283,30 +283,21 @@ class Archive(Mapping[str, Image.Image]):
 
     def _decode(self, places: Sequence[Placement], skip_undecodable: bool) -> list[Image.Image | None]:
         from lichen.pipeline.images import to_pil
-        from lichen.pipeline.side import apply_side
 
-        pieces = self.payloads(places)
-        images: list[Image.Image | None] = [None] * len(places)
-        batches: dict[str, list[int]] = {}
-        for number, place in enumerate(places):
-            if place.is_original:
-                data = original_bytes(place, pieces[number][0])
-                try:
-                    images[number] = open_original(data, place.key)
-                except UndecodablePicture:
-                    if not skip_undecodable:
-                        raise
-            elif place.codec is not None:
-                if (wrong := other_size(place, pieces[number][0])) is not None:
-                    raise wrong
-                batches.setdefault(place.codec, []).append(number)
-        for digest, numbers in batches.items():
-            decoded = self.codec(digest).decode([pieces[number][0] for number in numbers])
-            for number, picture in zip(numbers, decoded, strict=True):
-                place = places[number]
-                check_shape(place, picture.pixels)
-                pixels, side = apply_side(picture.pixels, pieces[number][1])
-                images[number] = to_pil(pixels, place.mode or "", side)
+        images: list[Image.Image | None] = []
+        for found in decode_all(load_codecs(self.codec, places), places, self.payloads(places)):
+            place, decoded = found.place, found.decoded
+            if found.error is not None:
+                raise found.error
+            if decoded is not None:
+                images.append(to_pil(decoded.pixels, place.mode or "", found.side))
+                continue
+            try:
+                images.append(open_original(found.payload, place.key))
+            except UndecodablePicture:
+                if not skip_undecodable:
+                    raise
+                images.append(None)
         return images
 
     # --- the whole ---

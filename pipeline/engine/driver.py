@@ -24,7 +24,7 @@ from lichen.pipeline.archive.manifest import Json
 from lichen.pipeline.archive.marker import check_vacant, create_marker
 from lichen.pipeline.archive.plan import Grouping
 from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
-from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import LocalStore, Store, open_store
 from lichen.pipeline.engine.changes import Changes
 from lichen.pipeline.engine.config import JobConfig

@@ -37,3 +37,21 @@ def test_equal_names_and_sizes_are_not_equal_pictures(tmp_path: Path) -> None:
         Image.new("RGB", (256, 256), (shade, 0, 0)).save(tmp_path / folder / "0.bmp")
     shades = [int(open_cache([tmp_path / f], tmp_path / "cache").picture(0)[0, 0, 0]) for f in ("one", "two")]
     assert shades == [40, 80]
+
+
+def test_what_a_job_would_not_give_a_codec_is_left_out(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 300), (40, 0, 0)).save(tmp_path / "good.png")
+    Image.new("P", (300, 300)).save(tmp_path / "palette.png")
+    Image.new("I;16", (300, 300)).save(tmp_path / "deep.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert len(open_cache([tmp_path], tmp_path / "cache")) == 1
+
+
+def test_pictures_come_from_any_store(tmp_path: Path) -> None:
+    import fsspec
+
+    Image.new("RGB", (256, 256), (60, 0, 0)).save(tmp_path / "one.png")
+    with fsspec.open("memory://photos/deep/one.png", "wb") as file:
+        file.write((tmp_path / "one.png").read_bytes())
+    cache = open_cache(["memory://photos"], tmp_path / "cache")
+    assert int(cache.picture(0)[0, 0, 0]) == 60

@@ -31,7 +31,7 @@ from lichen.pipeline.archive.pages import (
 from lichen.pipeline.archive.plan import Grouping, read_plan, write_plan
 from lichen.pipeline.archive.rejects import Quarantined, Skipped
 from lichen.pipeline.archive.shard import ShardWriter
-from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.sources import Source
 

@@ -17,7 +17,8 @@ from lichen.pipeline.archive.lease import acquire, current
 from lichen.pipeline.archive.manifest import SEAL, dump, parse
 from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.plan import Grouping, read_summary, write_plan
-from lichen.pipeline.archive.snapshot import read_snapshot, write_snapshot
+from lichen.pipeline.archive.snapshot import read_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.sources import Source
 

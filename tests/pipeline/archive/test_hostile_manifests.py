@@ -32,7 +32,7 @@ from lichen.pipeline.archive.plan import (
     read_summary,
     write_plan,
 )
-from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.sources import Source
 

@@ -36,7 +36,7 @@ from lichen.pipeline.archive.index import (
 from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.marker import create_marker
 from lichen.pipeline.archive.shard import ShardWriter
-from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
 
 CODEC = "ab" * 32

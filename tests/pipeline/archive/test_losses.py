@@ -15,7 +15,8 @@ from lichen.pipeline.archive.job import finish_job
 from lichen.pipeline.archive.losses import lost_jobs, lost_payloads, restore_jobs
 from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.snapshot import latest_snapshot, write_snapshot
+from lichen.pipeline.archive.snapshot import latest_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.verify import verify_archive
 

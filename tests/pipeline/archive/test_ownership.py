@@ -19,7 +19,7 @@ from lichen.pipeline.archive.job import finish_job, write_progress
 from lichen.pipeline.archive.lease import acquire
 from lichen.pipeline.archive.marker import check_vacant, create_marker
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import LocalStore, Store, open_store
 
 JOB = "20200102T030405-abcdef"

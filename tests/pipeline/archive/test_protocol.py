@@ -52,7 +52,7 @@ from lichen.pipeline.archive.plan import (
 )
 from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
 from lichen.pipeline.archive.shard import ShardWriter, crc32c
-from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.sources import Source
 

@@ -33,7 +33,7 @@ from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.job import create_job, finish_job
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import ShardWriter
-from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.images import Picture, pack_side, read_picture
 

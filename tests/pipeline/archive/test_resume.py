@@ -17,7 +17,7 @@ from lichen.pipeline.archive.lease import acquire
 from lichen.pipeline.archive.plan import Grouping, write_plan
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import ShardWriter
-from lichen.pipeline.archive.snapshot import write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.sources import Source
 

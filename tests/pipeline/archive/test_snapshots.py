@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lichen.errors import (
@@ -22,15 +25,17 @@ from lichen.errors import (
     StoreError,
     UsageError,
 )
-from lichen.pipeline.archive import layout, snapshot
-from lichen.pipeline.archive.commit import commit_shard
+from lichen.pipeline.archive import layout, snapshot_writer
+from lichen.pipeline.archive.commit import add_totals, commit_shard
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.index import SCHEMA
 from lichen.pipeline.archive.job import finish_job
 from lichen.pipeline.archive.lease import acquire
 from lichen.pipeline.archive.manifest import SEAL, dump
+from lichen.pipeline.archive.merge import Rows, Stream, merge, sweep
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.snapshot import latest_snapshot, merge, read_snapshot, snapshot_numbers, write_snapshot
+from lichen.pipeline.archive.snapshot import latest_snapshot, read_snapshot, snapshot_numbers
+from lichen.pipeline.archive.snapshot_writer import table_totals, write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_sources, diff_table
 from lichen.pipeline.sources import Source
@@ -124,7 +129,8 @@ def test_a_key_twice_in_a_job_is_an_error(memory: Store, fill: Fill) -> None:
 
 
 def test_snapshots_of_many_files_and_row_groups(memory: Store, fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "PART_ROWS", 7)
+    monkeypatch.setattr(snapshot_writer, "PART_ROWS", 7)
+    monkeypatch.setattr(snapshot_writer, "LEAST_ROWS", 3)
     originals = {f"k{n:03d}": b"%d" % n for n in range(30)}
     first = fill(memory, dict(list(originals.items())[::2]))
     write_snapshot(memory, first)
@@ -171,9 +177,11 @@ def _rows(keys: Mapping[str, str]) -> pa.Table:
 @given(keys, keys, st.integers(1, 5), st.sets(st.sampled_from(["A", "C"])))
 def test_merge_agrees_with_a_dictionary(old: dict[str, str], new: dict[str, str], step: int, kept: set[str]) -> None:
     fresh = dict.fromkeys(new, "B")
-    table = _rows(old)
+    table, added = _rows(old), _rows(fresh)
     tables = (table.slice(n, step) for n in range(0, table.num_rows, step))
-    merged = pa.concat_tables([_rows({}), *merge(_rows(fresh), tables, NAMES["B"], {NAMES[job] for job in kept})])
+    stream = Stream(added.slice(n, step) for n in range(0, added.num_rows, step))
+    joined = list(merge(stream, tables, NAMES["B"], {NAMES[job] for job in kept}))
+    merged = pa.concat_tables([_rows({}), *joined, *stream.upto(None)])
     expected = dict(old)
     for key in fresh:
         stays = old.get(key, "") > "B" or old.get(key) in kept
@@ -182,6 +190,88 @@ def test_merge_agrees_with_a_dictionary(old: dict[str, str], new: dict[str, str]
     assert merged.column("key").to_pylist() == sorted(expected)
     jobs = [NAMES[expected[key]] for key in sorted(expected)]
     assert [name[:22] for name in merged.column("shard").to_pylist()] == jobs
+
+
+def test_index_files_that_an_append_does_not_touch_are_named_again(
+    memory: Store, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_writer, "PART_ROWS", 10)
+    monkeypatch.setattr(snapshot_writer, "LEAST_ROWS", 4)
+    first = fill(memory, {f"k{n:03d}": b"%d" % n for n in range(40)})
+    one = write_snapshot(memory, first)
+    finish_job(memory, first, one.number)
+    second = fill(memory, {"k015": b"new", "k015a": b"more", "m": b"last"}, after=first)
+    two = write_snapshot(memory, second)
+    finish_job(memory, second, two.number)
+    before, after = ([part.record.file for part in done.index] for done in (one, two))
+    assert after[0] == before[0] and after[2:4] == before[2:4]  # the second was touched, and "m" comes behind the last
+    assert before[1] not in after
+    assert two.rows == two.totals["pictures"] == 42
+    assert two.totals == add_totals([table_totals(opened(memory).table())])
+    assert [payload.record.rows for payload in two.payloads] == [39, 3]
+    collect(memory, older_than=-60, keep_snapshots=1)
+    kept = contents(memory)
+    assert kept["k015"] == b"new" and kept["k000"] == b"0" and kept["m"] == b"last" and len(kept) == 42
+
+
+def test_small_index_files_do_not_pile_up(memory: Store, fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_writer, "PART_ROWS", 10)
+    monkeypatch.setattr(snapshot_writer, "LEAST_ROWS", 4)
+    job = None
+    for number in range(12):
+        job = fill(memory, {f"k{number:03d}": b"x"}, after=job)
+        done = write_snapshot(memory, job)
+    assert done.rows == 12 and len(done.index) == 12 // 4
+
+
+def test_whoever_loses_a_race_deletes_only_what_it_wrote(
+    memory: Store, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_writer, "PART_ROWS", 4)
+    monkeypatch.setattr(snapshot_writer, "LEAST_ROWS", 2)
+    first = fill(memory, {f"k{n}": b"%d" % n for n in range(8)})
+    write_snapshot(memory, first)
+    second = fill(memory, {"z": b"z"}, after=first)
+    lost = iter([True, False])
+    create = snapshot_writer.create_verified
+
+    def losing(store: Store, path: str, data: bytes) -> bool:
+        return False if next(lost, False) else create(store, path, data)
+
+    monkeypatch.setattr(snapshot_writer, "create_verified", losing)
+    write_snapshot(memory, second)
+    assert len(contents(memory)) == 9
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.lists(st.integers(0, 400), min_size=1, max_size=30, unique=True), max_size=12),
+    st.integers(1, 60),
+)
+def test_a_sweep_agrees_with_sorting(files: list[list[int]], held: int) -> None:
+    tables = [_rows({f"{n:03d}": "A" for n in keys}) for keys in files]
+    groups = [
+        Rows(t.column("key")[0].as_py(), t.column("key")[-1].as_py(), t.num_rows, partial(_self, t)) for t in tables
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        swept = [table.column("key").to_pylist() for table in sweep(groups, Path(folder), held=held)]
+    assert [key for keys in swept for key in keys] == sorted(f"{n:03d}" for keys in files for n in keys)
+    assert all(one[-1] < two[0] for one, two in pairwise(swept))
+
+
+def _group(table: pa.Table) -> Rows:
+    keys = table.column("key")
+    return Rows(keys[0].as_py(), keys[-1].as_py(), table.num_rows, partial(_self, table))
+
+
+def _self(table: pa.Table) -> pa.Table:
+    return table
+
+
+def test_a_row_group_with_other_keys_than_it_says_is_refused(tmp_path: Path) -> None:
+    table = _rows({"b": "A", "d": "A"})
+    with pytest.raises(CorruptArchive, match="other keys"):
+        list(sweep([Rows("b", "c", 2, partial(_self, table))], tmp_path))
 
 
 @pytest.mark.parametrize(
