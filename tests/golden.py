@@ -89,8 +89,10 @@ def write_golden(target: Path) -> None:
         }
         for name, codec in codecs.items():
             low = {"psnr_floor": 0.0, "block_psnr_floor": 0.0} if name == "published" else {}
-            lichen.compress(target / "sources" / name, archive, codec=codec, quality=60, local=True, **low)
-    lichen.compress(target / "sources" / "lossless", archive, lossless=True, local=True)
+            quality = lichen.QualityConfig(quality=60, **low)
+            lichen.compress(target / "sources" / name, archive, codec=codec, quality=quality, local=True)
+    whole = lichen.QualityConfig(lossless=True)
+    lichen.compress(target / "sources" / "lossless", archive, quality=whole, local=True)
     shutil.rmtree(archive / ".tmp", ignore_errors=True)
 
 
