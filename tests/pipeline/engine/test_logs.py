@@ -51,7 +51,7 @@ def test_a_job_as_lines_of_json(pictures: Pictures, tmp_path: Path) -> None:
     (source / "notes.txt").write_text("no picture")
     arguments = ("compress", str(source), archive, "--codec", "webp", "--local", "--json")
     out, lines = run("-vv", "--log-format", "json", *arguments)
-    told = [json.loads(line) for line in lines]
+    told = [json.loads(line) for line in lines if line.startswith("{")]  # between lines of progress
     assert json.loads(out)["counts"]["compressed"] == 3
     for one in told:
         assert (
@@ -74,9 +74,9 @@ def test_nothing_is_logged_unless_asked_for(pictures: Pictures, tmp_path: Path) 
     arguments = ("compress", str(pictures(2)), str(tmp_path / "a"), "--codec", "webp")
     assert not any(" lichen." in line for line in run(*arguments)[1])
     out, lines = run("--verbose", *arguments)
-    assert out.startswith(str(tmp_path / "a")) and len(lines) == 1
-    assert all(" INFO lichen.pipeline." in line for line in lines)
-    assert any(line.endswith("nothing to do, 2 sources are unchanged") for line in lines)
+    assert out.startswith(str(tmp_path / "a"))
+    [line] = [line for line in lines if " lichen." in line]
+    assert line.endswith(" INFO lichen.pipeline.engine.driver: nothing to do, 2 sources are unchanged")
 
 
 @pytest.mark.parametrize("executor", ["local", "process"])
