@@ -3,8 +3,8 @@
 Conventions that every command keeps: what was asked for goes to standard output, progress and errors to
 standard error; with ``--json`` standard output is exactly one JSON document. Exit codes: 0 all good, 1
 failed, 2 usage, 3 finished but some sources could not be read or must not be deleted, 4 verification failed.
-An error of lichen's own ends a command with one line and the code of its class (``LichenError.exit_code``);
-any other exception is a bug and shows its traceback.
+An error of lichen's own ends a command with one line and the exit code of its class, and with ``--json`` as a document
+of code, message and exit code (docs/errors.md); any other exception is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lichen.errors import JobInterrupted, LichenError
-from lichen.jobs import commands
+from lichen.errors import JobInterrupted, LichenError, UsageError
+from lichen.jobs import commands, console, options
 from lichen.jobs.leaving import leave
+from lichen.pipeline import logs
+from lichen.pipeline.logs import LogConfig
 
 ORDER = (
     "compress",
@@ -50,20 +52,39 @@ EPILOG = (
 
 
 STOPPED = "stopped by SIGTERM"
+_AS_JSON = "lichen.json"
 
 
 class LichenGroup(TyperGroup):
-    """Ends a command on lichen's own errors with a message and their exit code."""
+    """Ends a command on lichen's own errors with a message and their exit code; with ``--json`` as a document, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note whether an answer in JSON is asked for, which an error must know before the command's own parsing."""
+        ctx.meta[_AS_JSON] = "--json" in (args[: args.index("--")] if "--" in args else args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
+        console.ANSWER.begun = False
         try:
             return super().invoke(ctx)
         except LichenError as error:
             from lichen.pipeline.sources.secrets import redact
 
-            typer.echo(f"lichen: {redact(str(error))}", err=True)
+            message = redact(str(error))
+            typer.echo(f"lichen: {message}", err=True)
+            _answer(ctx, error.code, message, error.exit_code)
             raise typer.Exit(error.exit_code) from error
+        except Exception as error:
+            if (told := getattr(error, "format_message", None)) is not None:  # wrong arguments, which typer shows
+                _answer(ctx, UsageError.code, told(), UsageError.exit_code)
+            raise
+
+
+def _answer(ctx: Any, code: str, message: str, exit_code: int) -> None:
+    """Tell a program that asked for JSON what went wrong, unless it has a part of the answer already."""
+    if ctx.meta.get(_AS_JSON) and not console.ANSWER.begun:
+        console.write_json({"code": code, "message": message, "exit_code": exit_code})
 
 
 def build_app() -> typer.Typer:
@@ -78,7 +99,7 @@ def build_app() -> typer.Typer:
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_root)
+    app.callback()(options.with_settings(_root))
     for module in _command_modules():
         module.register(app)
     return app
@@ -116,12 +137,13 @@ def _show_version(asked: bool) -> None:
 
 
 def _root(
+    log: LogConfig,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    pass
+    logs.begin(log)
 
 
 def _command_modules() -> Iterator[ModuleType]:

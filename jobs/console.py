@@ -40,9 +40,24 @@ def json_text(value: Any) -> str:
     return json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+class _Answer:
+    """Whether this command has begun to answer; an error may be the answer only until then."""
+
+    begun = False
+
+
+ANSWER = _Answer()
+
+
+def write(text: str) -> None:
+    """Write a part of the one JSON document that a command answers with to standard output."""
+    ANSWER.begun = True
+    sys.stdout.write(text)
+
+
 def write_json(value: Any) -> None:
     """Write the one JSON document that a command answers with to standard output."""
-    sys.stdout.write(json_text(value))
+    write(json_text(value))
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from lichen.pipeline.names import is_hidden
+from lichen.pipeline.texts import bytes_text, many, outcomes, percent, shown
 
-
-def bytes_text(count: float) -> str:
-    """``1.23 MB``: three significant digits, powers of 1000."""
-    value, units = float(count), ["PB", "TB", "GB", "MB", "kB", "B"]
-    unit = units.pop()
-    while abs(value) >= 999.5 and units:
-        value, unit = value / 1000, units.pop()
-    digits = 0 if unit == "B" or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
-    return f"{value:.{digits}f} {unit}"
-
-
-def percent(value: float | None) -> str:
-    """A share as ``61.9 %``."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+__all__ = ["bytes_text", "duration", "many", "number", "outcomes", "percent", "shown"]
 
 
 def number(value: float | None, pattern: str = "{:.2f}") -> str:
     """A number, or a dash for None."""
     return "-" if value is None else pattern.format(value)
-
-
-def shown(name: str, width: int | None = None) -> str:
-    """A key or a message for a terminal: what nobody sees is escaped, the middle left out beyond ``width``."""
-    text = "".join(
-        c if c.isprintable() and not is_hidden(c) else c.encode("unicode_escape").decode("ascii") for c in name
-    )
-    if width is not None and len(text) > width:
-        tail = (width - 3) * 2 // 3
-        text = f"{text[: width - 3 - tail]}...{text[-tail:]}"
-    return text
 
 
 def duration(seconds: float | None) -> str:
@@ -46,14 +22,3 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def many(count: int, noun: str) -> str:
-    """``1 picture``, ``1,200 pictures``."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def outcomes(compressed: int, packed: int, stored: int) -> str:
-    """``4 compressed, 1 packed, 2 stored``; archives without packed files do not speak of them."""
-    parts = [f"{compressed:,} compressed", *([f"{packed:,} packed"] if packed else []), f"{stored:,} stored"]
-    return ", ".join(parts)

@@ -3,6 +3,8 @@
     import lichen
 
     summary = lichen.compress("photos/", "photos.lichen", quality=90)   # goes on with, and updates, what is there
+    lichen.compress("photos/", "s3://bucket/photos.lichen",             # every setting of the command line, typed
+                    quality=lichen.QualityConfig(min_ssimulacra2=80), engine=lichen.EngineConfig(workers=8))
     archive = lichen.open("photos.lichen")        # a mapping by key; any fsspec URL
     picture = archive["holiday/beach.jpg"]        # a Pillow image; archive.array(...) is a NumPy array
     result = lichen.verify(archive)               # reads and decodes everything again
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from lichen import errors
     from lichen.api import compress, load_codec, open, report, verify  # noqa: A004
     from lichen.pipeline.archive.reader import Archive
-    from lichen.pipeline.engine.config import JobConfig
+    from lichen.pipeline.engine.config import CodecConfig, EngineConfig, JobConfig, QualityConfig, SourceConfig
 
 __version__: Final = "0.1.0"
 
@@ -36,7 +38,11 @@ if not (_here / "models").exists():  # imported from a checkout, where the packa
 
 __all__ = [
     "Archive",
+    "CodecConfig",
+    "EngineConfig",
     "JobConfig",
+    "QualityConfig",
+    "SourceConfig",
     "__version__",
     "compress",
     "errors",
@@ -48,7 +54,11 @@ __all__ = [
 
 _HOMES: Final = {
     "Archive": "lichen.pipeline.archive.reader",
+    "CodecConfig": "lichen.pipeline.engine.config",
+    "EngineConfig": "lichen.pipeline.engine.config",
     "JobConfig": "lichen.pipeline.engine.config",
+    "QualityConfig": "lichen.pipeline.engine.config",
+    "SourceConfig": "lichen.pipeline.engine.config",
     "compress": "lichen.api",
     "load_codec": "lichen.api",
     "open": "lichen.api",

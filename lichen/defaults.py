@@ -1,4 +1,5 @@
-"""What is used where nobody chooses. Imports nothing, so that the command line can show it at once."""
+"""What is used where nobody chooses, and the limits of choice. Imports nothing, so that the command line can show it
+at once."""
 
 from __future__ import annotations
 
@@ -15,5 +16,23 @@ CHOICE: Final = (CODEC, "avif", "jxl", "webp-lossless")
 """The first is the measure of the others."""
 EFFORT: Final = 3
 """The most that costs no search in the encoder."""
+EFFORTS: Final = (1, 9)
 QUALITY: Final = 85.0
 """SSIMULACRA 2 of 80 in the median, above 70 in the worst of photographs: no difference is noticed side by side."""
+QUALITIES: Final = (1, 100)
+PSNR_FLOOR: Final = 30.0
+"""dB: where artefacts become obvious. Good photographic quality is 38 to 40 dB."""
+BLOCK_PSNR_FLOOR: Final = 24.0
+"""dB: less in one block of 64x64 pixels means that something there was destroyed rather than smoothed."""
+SOURCE_BYTES: Final = 1 << 31
+"""Larger sources are not read."""
+DEVICE: Final = "auto"
+"""CUDA where there is one."""
+PRECISION: Final = "auto"
+"""Half precision where the processor has it in hardware."""
+TOLERANCE: Final = 0.05
+"""dB by which a picture may be further from its source than was recorded: bf16 and float32 differ by less."""
+WORST: Final = 5
+"""Pictures that a report names as the worst."""
+GARBAGE_HOURS: Final = 24.0
+"""Younger files stay, because a job may be about to need them."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lichen import defaults
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import codec_name
 from lichen.pipeline.archive.payload_list import PayloadSizes
@@ -20,6 +21,7 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejected import read_rejected
 from lichen.pipeline.archive.snapshot import Snapshot
 from lichen.pipeline.tally import COLUMNS, Group, Reason, Reasons, Spread, Tally, Worst, spread
+from lichen.pipeline.texts import became, many, outcomes
 
 SCORES = "90 is visually lossless, at 80 no difference is noticed side by side, 70 is high and 50 medium quality"
 """What the scores of SSIMULACRA 2 mean, by its author."""
@@ -78,7 +80,7 @@ class CodecUse:
     pictures: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Report:
     """One snapshot of an archive in numbers."""
 
@@ -111,13 +113,23 @@ class Report:
     skipped: int
     skip_reasons: tuple[Reason, ...]
 
+    def __repr__(self) -> str:
+        saved = self.savings
+        facts = [
+            f"{many(self.pictures, 'picture')} ({outcomes(self.compressed, self.packed, self.stored)})",
+            became(saved.source_bytes, saved.archive_bytes, saved.savings),
+            *([] if saved.bpp_after is None else [f"{saved.bpp_after:.3f} bpp"]),
+            f"snapshot {self.snapshot}",
+        ]
+        return f"<Report {self.url}: {', '.join(facts)}>"
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; derived numbers included, infinite ones as null."""
         found: dict[str, Any] = _plain(self)
         return found
 
 
-def make_report(archive: Archive, *, worst: int = 5, named: int = NAMED) -> Report:
+def make_report(archive: Archive, *, worst: int = defaults.WORST, named: int = NAMED) -> Report:
     """Read the index once and list the archive's objects once. Raises ``CorruptArchive`` or ``StoreError``."""
     snapshot = archive.snapshot
     rejects = read_rejected(archive.store, () if snapshot is None else snapshot.jobs)

@@ -42,8 +42,8 @@ class Floors:
     dB in one 64x64 block means that something there was destroyed rather than smoothed.
     """
 
-    psnr: float = 30.0
-    block_psnr: float = 24.0
+    psnr: float = defaults.PSNR_FLOOR
+    block_psnr: float = defaults.BLOCK_PSNR_FLOOR
     ms_ssim: float | None = None
     """0 to 1; pictures that are too small for it never reach it."""
     ssimulacra2: float | None = None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lichen import defaults
 from lichen.errors import ArchiveError, LichenError
 from lichen.models.codec import symbol_digest
 from lichen.pipeline.archive import layout
@@ -34,9 +35,6 @@ from lichen.pipeline.originals import Kept, Originals
 from lichen.pipeline.quality import measure
 from lichen.pipeline.select import select
 from lichen.pipeline.unpack import unpack
-
-TOLERANCE = 0.05
-"""dB by which a picture may be further from its source than was recorded: bf16 and float32 differ by less."""
 
 EXACT = 50.0
 """dB from which on a picture is as good as its source: single levels of single pixels differ between devices."""
@@ -123,7 +121,7 @@ def verify_archive(
     *,
     source: str | Sequence[str] | None = None,
     source_options: Mapping[str, Any] | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float = defaults.TOLERANCE,
     lanes: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyResult:

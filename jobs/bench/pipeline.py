@@ -19,7 +19,7 @@ from lichen import defaults
 from lichen.errors import ArchiveError, UsageError
 from lichen.jobs.bench.bare import BareSpeed, measure
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.config import CodecConfig, EngineConfig, JobConfig, QualityConfig
 from lichen.pipeline.engine.driver import run_job
 from lichen.pipeline.export import export
 
@@ -66,11 +66,15 @@ def run(
     with TemporaryDirectory() as name:
         folder = Path(name)
         sources = _copies(source, folder / "pictures", copies)
-        options: dict[str, Any] = {"codec": codec, "quality": quality, "device": device, "precision": precision}
+        settings: dict[str, Any] = {
+            "codec": CodecConfig(name=codec, device=device, precision=precision),  # type: ignore[arg-type]  # it checks
+            "quality": QualityConfig(quality=quality),
+            "engine": EngineConfig(executor=executor),  # type: ignore[arg-type]
+        }
         runs = []
         for number in range(repeats):
             target = folder / f"archive{number}"
-            config = JobConfig(source=str(sources), archive=str(target), executor=executor, **options)  # type: ignore[arg-type]
+            config = JobConfig(source=str(sources), archive=str(target), **settings)
             runs.append(run_job(config))
         best = max(runs, key=lambda summary: summary.megapixels_per_second)
         archive = Archive.open(str(folder / "archive0"), device=device, precision=precision)

@@ -13,6 +13,7 @@ import typer
 
 from lichen import defaults
 from lichen.errors import VerificationFailed
+from lichen.jobs import options
 
 
 def register(app: typer.Typer) -> None:
@@ -45,10 +46,12 @@ def entropy(
 def pipeline(
     source: Annotated[str, typer.Argument(help="A local folder of pictures.")],
     codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
-    quality: Annotated[float, typer.Option("--quality", "-q")] = defaults.QUALITY,
+    quality: Annotated[
+        float, typer.Option("--quality", "-q", help="Quality of that codec, 1 to 100.")
+    ] = defaults.QUALITY,
     executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
-    device: Annotated[str, typer.Option()] = "auto",
-    precision: Annotated[str, typer.Option()] = "auto",
+    device: options.DeviceOption = defaults.DEVICE,
+    precision: options.PrecisionOption = defaults.PRECISION,
     copies: Annotated[int, typer.Option(help="Take each picture so many times.")] = 1,
     repeats: Annotated[int, typer.Option(help="Runs; the best counts.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -86,7 +89,7 @@ def pipeline(
 def portability(
     pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
     codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
-    quality: Annotated[float, typer.Option("--quality", "-q")] = 50.0,
+    quality: Annotated[float, typer.Option("--quality", "-q", help="Quality of that codec, 1 to 100.")] = 50.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Encode under each configuration of this machine, decode under every other, compare symbols and pixels."""

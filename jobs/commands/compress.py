@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from enum import StrEnum
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lichen import defaults
 from lichen.errors import UsageError
 from lichen.jobs import options
+from lichen.pipeline.engine.config import CodecConfig, EngineConfig, JobConfig, QualityConfig, SourceConfig
 
 if TYPE_CHECKING:
     from lichen.jobs.live import Live
-    from lichen.pipeline.engine.progress import JobSummary, Progress
+    from lichen.pipeline.engine.progress import JobProgress, JobSummary
 
 NAMES = 10
 
 
-class OnDuplicate(StrEnum):
-    """What to do with a second source of the same key."""
-
-    ERROR = "error"
-    FIRST = "first"
-    RENAME = "rename"
-
-
-class OnCollision(StrEnum):
-    """What to do with a picture whose key the archive has from other sources."""
-
-    ERROR = "error"
-    REPLACE = "replace"
-    KEEP = "keep"
-
-
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(compress)
+    app.command()(options.with_settings(compress))
 
 
 def compress(
@@ -49,73 +33,11 @@ def compress(
             "Any fsspec URLs.",
         ),
     ],
-    codec: Annotated[
-        str,
-        typer.Option(
-            help="`lichen models` lists them; or the .json of a trained one; or auto: each picture its best one."
-        ),
-    ] = defaults.AUTO,
-    quality: Annotated[float, typer.Option("--quality", "-q", min=1, max=100, help="1 to 100.")] = defaults.QUALITY,
-    effort: Annotated[
-        int,
-        typer.Option("--effort", "-e", min=1, max=9, help="Time of the encoder, for fewer bytes; decoding is as fast."),
-    ] = defaults.EFFORT,
-    min_psnr: Annotated[
-        float | None, typer.Option(help="dB: every picture at the lowest quality that reaches it, or stored.")
-    ] = None,
-    min_ms_ssim: Annotated[float | None, typer.Option(help="The same for MS-SSIM, 0 to 1.")] = None,
-    min_ssimulacra2: Annotated[
-        float | None,
-        typer.Option(help="The same for SSIMULACRA 2: 90 visually lossless, 80 no difference side by side, 70 high."),
-    ] = None,
-    target_bpp: Annotated[
-        float | None, typer.Option(help="Bits per pixel: every picture at the highest quality that needs no more.")
-    ] = None,
-    psnr_floor: Annotated[float, typer.Option(help="dB that a picture must reach, or it is stored.")] = 30.0,
-    block_psnr_floor: Annotated[float, typer.Option(help="dB that its worst 64x64 block must reach.")] = 24.0,
-    ms_ssim: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Share of the pictures whose MS-SSIM is measured. Default: all from effort 3."),
-    ] = None,
-    ssimulacra2: Annotated[float | None, typer.Option(min=0, max=1, help="The same for SSIMULACRA 2.")] = None,
-    lossless: Annotated[
-        bool, typer.Option("--lossless", help="Keep every picture as its file, byte for byte, in fewer bytes.")
-    ] = False,
-    store_plain: Annotated[
-        bool, typer.Option("--store-plain", help="Store what the codec does not take as it is, without packing it.")
-    ] = False,
-    store_others: Annotated[
-        bool, typer.Option("--store-others", help="Store files that are no pictures instead of naming them.")
-    ] = False,
-    hidden: Annotated[bool, typer.Option("--hidden", help="Include hidden files and folders.")] = False,
-    on_duplicate: Annotated[OnDuplicate, typer.Option(help="Of two sources with one key.")] = OnDuplicate.ERROR,
-    on_collision: Annotated[
-        OnCollision, typer.Option(help="Of a key that the archive has from other sources.")
-    ] = OnCollision.ERROR,
-    abandon: Annotated[
-        bool, typer.Option("--abandon", help="Give up an unfinished job of these sources with other settings.")
-    ] = False,
+    codec: CodecConfig,
+    quality: QualityConfig,
+    sources: SourceConfig,
+    engine: EngineConfig,
     local: Annotated[bool, typer.Option("--local", help="Work in this process: what kills it kills the job.")] = False,
-    address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster; `local` starts Ray on this machine. Default: a process here.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="More than one take Ray. Default: one for each GPU, or one for each node.")
-    ] = None,
-    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="Default: the cores divided by workers.")] = None,
-    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="Fractions share a GPU.")] = None,
-    shard_megabytes: Annotated[int | None, typer.Option(min=1, help="Sources in one shard. Default: 256.")] = None,
-    picture_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds to read one source, or to decode one: then it is stored undecoded.")
-    ] = 120.0,
-    max_source_bytes: Annotated[
-        int, typer.Option(min=1, help="Larger sources are not read, but named. Default: 2 GiB.")
-    ] = 1 << 31,
-    device: options.DeviceOption = "auto",
-    precision: options.PrecisionOption = "auto",
-    source_options: Annotated[
-        str | None, typer.Option(metavar="JSON", help="fsspec options for the store of the sources.")
-    ] = None,
     storage_options: options.StorageOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -126,17 +48,17 @@ def compress(
     """
     if len(paths) < 2:
         raise UsageError("say what to compress and into which archive: lichen compress SRC DST")
-    if local and address is not None:
+    if local and engine.address is not None:
         raise UsageError("--local works without Ray, so without --address")
+    engine = replace(engine, executor="local" if local else "auto")
 
     from lichen.pipeline.engine.spawn import ahead
 
     # What `choose` of the executors will say, in all likelihood; if not, the process goes as it came.
-    in_process = not local and address is None and (workers or 1) == 1 and gpus_per_worker is None
-    with ahead() if in_process else nullcontext():
+    alone = engine.address is None and (engine.workers or 1) == 1 and engine.gpus_per_worker is None
+    with ahead() if alone and not local else nullcontext():
         from lichen.jobs import console
         from lichen.jobs.live import Live
-        from lichen.pipeline.engine.config import JobConfig
         from lichen.pipeline.engine.driver import run_job
 
         config = JobConfig(
@@ -144,33 +66,8 @@ def compress(
             archive=paths[-1],
             codec=codec,
             quality=quality,
-            effort=effort,
-            min_psnr=min_psnr,
-            min_ms_ssim=min_ms_ssim,
-            min_ssimulacra2=min_ssimulacra2,
-            target_bpp=target_bpp,
-            psnr_floor=psnr_floor,
-            block_psnr_floor=block_psnr_floor,
-            ms_ssim=ms_ssim,
-            ssimulacra2=ssimulacra2,
-            lossless=lossless,
-            store_plain=store_plain,
-            store_others=store_others,
-            hidden=hidden,
-            on_duplicate=on_duplicate.value,
-            on_collision=on_collision.value,
-            abandon=abandon,
-            picture_timeout=picture_timeout,
-            max_source_bytes=max_source_bytes,
-            shard_bytes=None if shard_megabytes is None else shard_megabytes * 1_000_000,
-            executor="local" if local else "auto",
-            address=address,
-            workers=workers,
-            gpus_per_worker=gpus_per_worker,
-            cpus_per_worker=cpus_per_worker,
-            device=device,
-            precision=precision,
-            source_options=options.storage_options(source_options),
+            sources=sources,
+            engine=engine,
             archive_options=options.storage_options(storage_options),
         )
         with Live("Compressing") as live:
@@ -182,7 +79,7 @@ def compress(
     raise typer.Exit(summary.exit_code)
 
 
-def _show(live: Live, progress: Progress) -> None:
+def _show(live: Live, progress: JobProgress) -> None:
     from lichen.jobs.display import many, number, percent
 
     counts = progress.counts

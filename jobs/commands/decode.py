@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lichen import defaults
 from lichen.errors import UsageError
 from lichen.jobs import options
 
@@ -34,8 +35,8 @@ def decode(
     jpeg_quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEG files.")] = 95,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     snapshot: options.SnapshotOption = None,
-    device: options.DeviceOption = "auto",
-    precision: options.PrecisionOption = "auto",
+    device: options.DeviceOption = defaults.DEVICE,
+    precision: options.PrecisionOption = defaults.PRECISION,
     storage_options: options.StorageOption = None,
     as_json: options.JsonOption = False,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from lichen import defaults
 from lichen.errors import UsageError
+from lichen.jobs import options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,14 @@ def evaluate(
         typer.Option(help="Qualities 1 to 100, separated by commas; by default 10 to 90 in eight steps."),
     ] = None,
     effort: Annotated[
-        int, typer.Option("--effort", "-e", min=1, max=9, help="Of that codec; the others run at the default.")
+        int,
+        typer.Option(
+            "--effort",
+            "-e",
+            min=defaults.EFFORTS[0],
+            max=defaults.EFFORTS[1],
+            help="Effort of that codec; the others run at the default.",
+        ),
     ] = defaults.EFFORT,
     against: Annotated[
         str, typer.Option(help="Codecs to measure on the same pictures, separated by commas; or none.")
@@ -58,9 +66,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="JSON", help="Also write the result into this codec's JSON, for `lichen models show`."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of the transforms: auto, float32, bfloat16, float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: options.DeviceOption = defaults.DEVICE,
+    precision: options.PrecisionOption = defaults.PRECISION,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Measure rate, quality and speed of a codec on real bytes, and its BD-rates against others."""
     qualities = _numbers(quality) if quality is not None else None

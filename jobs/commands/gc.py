@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lichen import defaults
 from lichen.jobs import options
 
 
@@ -18,7 +19,7 @@ def gc(
     archive: options.ArchiveArgument,
     older_than: Annotated[
         float, typer.Option(min=0, help="Hours; younger files stay, because a job may be about to need them.")
-    ] = 24.0,
+    ] = defaults.GARBAGE_HOURS,
     keep_snapshots: Annotated[
         int | None, typer.Option(min=1, help="Keep only the newest so many snapshots. Default: all.")
     ] = None,

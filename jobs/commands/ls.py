@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +30,7 @@ def ls(
     as_json: options.JsonOption = False,
 ) -> None:
     """List the keys of an archive, one a line; with --json whole index rows."""
-    from lichen.jobs.console import jsonable
+    from lichen.jobs.console import jsonable, write
     from lichen.jobs.display import shown
     from lichen.pipeline.select import select
 
@@ -41,8 +40,8 @@ def ls(
     for batch in select(opened, keys or ()):
         for row in batch:
             if as_json:  # one document, written as it grows
-                sys.stdout.write("[\n " if first else ",\n ")
-                sys.stdout.write(json.dumps(jsonable(dataclasses.asdict(row)), ensure_ascii=False, allow_nan=False))
+                write("[\n " if first else ",\n ")
+                write(json.dumps(jsonable(dataclasses.asdict(row)), ensure_ascii=False, allow_nan=False))
             elif long:
                 if first:
                     typer.echo(
@@ -53,7 +52,7 @@ def ls(
                 typer.echo(shown(row.key))
             first = False
     if as_json:
-        sys.stdout.write("[]\n" if first else "\n]\n")
+        write("[]\n" if first else "\n]\n")
 
 
 def _long(row: IndexRow) -> str:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lichen.jobs import options
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lichen.models.codec import Codec
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="models")
 
 
-def list_models(ctx: typer.Context, as_json: JsonOption = False) -> None:
+def list_models(ctx: typer.Context, as_json: options.JsonOption = False) -> None:
     """List every codec that can be named, with the size of what an archive has to carry to decode it."""
     if ctx.invoked_subcommand is not None:
         return
@@ -45,7 +45,7 @@ def list_models(ctx: typer.Context, as_json: JsonOption = False) -> None:
 
 def show(
     name: Annotated[str, typer.Argument(help="A codec's name.")],
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Show one codec: digest, files, configuration, and how a learned one was trained and what it measured."""
     import json
@@ -85,7 +85,7 @@ def _show_evaluation(evaluation: Mapping[str, Any]) -> None:
     console.stdout().print(points, rates)
 
 
-def architectures(as_json: JsonOption = False) -> None:
+def architectures(as_json: options.JsonOption = False) -> None:
     """List the architectures that `lichen train --architecture` takes, with their switches."""
     from lichen.jobs import console
     from lichen.models import registry
@@ -116,12 +116,12 @@ def architectures(as_json: JsonOption = False) -> None:
 def import_(
     system: Annotated[str, typer.Argument(help="tcm, cwam, compressai/mbt2018-mean, ...")],
     checkpoint: Annotated[Path, typer.Argument(help="A PyTorch checkpoint as the published code saves it.")],
-    name: Annotated[str | None, typer.Option(help="Of the codec. Default: that of the file.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the codec. Default: that of the file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder. Default: the user's, where --codec finds it.")] = None,
     weight: Annotated[
         float | None, typer.Option("--lambda", min=0, help="What it was trained for; only told in the card.")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Make a codec of a published checkpoint. Its weights are in every archive that it writes: mind their licence."""
     from lichen.jobs import console

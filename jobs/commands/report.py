@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lichen import defaults
 from lichen.jobs import options
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def report(
     archive: options.ArchiveArgument,
-    worst: Annotated[int, typer.Option(min=0, help="How many of the worst pictures to name.")] = 5,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst pictures to name.")] = defaults.WORST,
     snapshot: options.SnapshotOption = None,
     storage_options: options.StorageOption = None,
     as_json: options.JsonOption = False,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lichen import defaults
 from lichen.jobs import options
 
 SHOWN = 20
@@ -24,14 +25,12 @@ def verify(
     ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="With --source: dB by which PSNR may be below the recorded one.")
-    ] = 0.05,
+    ] = defaults.TOLERANCE,
     snapshot: options.SnapshotOption = None,
-    device: options.DeviceOption = "auto",
-    precision: options.PrecisionOption = "auto",
+    device: options.DeviceOption = defaults.DEVICE,
+    precision: options.PrecisionOption = defaults.PRECISION,
     storage_options: options.StorageOption = None,
-    source_options: Annotated[
-        str | None, typer.Option(metavar="JSON", help="fsspec options for the store of the sources.")
-    ] = None,
+    source_options: options.SourceStorageOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Read, decode and check every picture, or some of them. Exits with 4 if anything is wrong, 1 if there is nothing.

@@ -1,13 +1,16 @@
-"""Configuration of a training run."""
+"""Configuration of a training run. Light: ``lichen --help`` reads this module."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from lichen.errors import UsageError
 from lichen.models.perceptual.distortion import Mix
+from lichen.settings import check, described, setting
 
 
+@described
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """One run. The budget ends with whichever of ``steps`` and ``minutes`` is used up first.
@@ -22,15 +25,17 @@ class TrainConfig:
     those measures in the distortion (``lichen.models.perceptual.distortion``). After the budget the context of the
     hyper-latent is fitted to ``context_crops`` crops of up to 512 pixels a side; None means a tenth of the pixels
     trained on, at most 1,000 such crops.
+
+    Settings:
     """
 
-    steps: int | None = None
-    minutes: float | None = None
-    batch: int = 16
-    crop: int = 128
-    large_crop: int = 256
-    large_part: float = 0.1
-    rate: float = 1e-3
+    minutes: float | None = setting(None, "Budget in minutes of training.", at_least=0)
+    steps: int | None = setting(None, "Budget in steps; the budget used up first counts.", at_least=0)
+    batch: int = setting(16, "Crops in a step.", at_least=1)
+    crop: int = setting(128, "Side of a crop in pixels, a multiple of 64.", at_least=64)
+    large_crop: int = setting(256, "Side of the crops in the last part of the budget, a multiple of 64.", at_least=64)
+    large_part: float = setting(0.1, "Last part of the budget, 0 to 1, that has large crops.", at_least=0, at_most=1)
+    rate: float = setting(1e-3, "Learning rate.", at_least=0)
     final_rate: float = 1e-5
     linear_rate: float = 0.02
     head_rate: float = 0.1
@@ -39,15 +44,30 @@ class TrainConfig:
     warmup: int = 100
     clip: float = 1.0
     ema: float = 0.999
-    seed: int = 1
-    validation: int = 24
-    validate_every: int = 500
-    checkpoint_every: int = 100
-    lanes: int = 1
+    seed: int = setting(1, "Seed of weights, crops and qualities.")
+    validation: int = setting(24, "Pictures held out.", at_least=1)
+    validate_every: int = setting(500, "Steps between two validations.", at_least=1)
+    checkpoint_every: int = setting(100, "Steps between two checkpoints.", at_least=1)
+    lanes: int = setting(
+        1, "Threads that share the crops of a step: on a CPU as many as cores are fastest.", at_least=1
+    )
     relative: bool = False
-    ms_ssim: float = 0.0
-    ssimulacra2: float = 0.0
-    context_crops: int | None = None
+    ms_ssim: float = setting(
+        0.0, "Share of MS-SSIM in the distortion; the rest is squared error.", at_least=0, at_most=1
+    )
+    ssimulacra2: float = setting(0.0, "Share of SSIMULACRA 2 in the distortion.", at_least=0, at_most=1)
+    context_crops: int | None = setting(
+        None,
+        "Crops that the context of the hyper-latent is fitted to at the end. Default: 1000, or fewer.",
+        at_least=0,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        for side in (self.crop, self.large_crop):
+            if side % 64:
+                raise UsageError(f"the side of a crop is a multiple of 64, not {side}")
+        _ = self.mix  # its own checks
 
     @property
     def mix(self) -> Mix:

@@ -38,7 +38,7 @@ Target = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class TrainProgress:
     """What a step reports."""
 
     step: int
@@ -179,7 +179,7 @@ class Trainer:
         weight = self.network.lagrangian(quality)
         return (weight * self.mix.distortion(decoded, target) + bpp) / weight.sqrt(), mse, bpp
 
-    def train_step(self) -> Progress:
+    def train_step(self) -> TrainProgress:
         """One optimisation step. Steps whose gradient is not finite are skipped and counted."""
         started = time.perf_counter()
         progress = self.config.progress(self.step, self.minutes)
@@ -202,7 +202,7 @@ class Trainer:
             self.skipped += 1
         self.step += 1
         self.minutes += (time.perf_counter() - started) / 60
-        return Progress(
+        return TrainProgress(
             step=self.step,
             progress=progress,
             minutes=self.minutes,
@@ -252,7 +252,7 @@ class Trainer:
 
     # --- the run ----------------------------------------------------------------------------------
 
-    def run(self, report: Callable[[Progress, dict[str, float] | None], None]) -> None:
+    def run(self, report: Callable[[TrainProgress, dict[str, float] | None], None]) -> None:
         """Train to the end of the budget. Calls ``report`` after each step, with the validation where there is one."""
         if self.best == math.inf and self.config.progress(self.step, self.minutes) >= 1:
             self._keep_if_best(self.validate())  # nothing to train, but something to export
@@ -274,7 +274,7 @@ class Trainer:
             self.best = validation["loss"]
             torch.save({"model": self.model.to_json(), "average": self.average}, self.folder / "best.pt")
 
-    def _log(self, progress: Progress, validation: dict[str, float] | None) -> None:
+    def _log(self, progress: TrainProgress, validation: dict[str, float] | None) -> None:
         for name, row in (("steps.csv", asdict(progress)), ("validation.csv", validation)):
             if row is None:
                 continue

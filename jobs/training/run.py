@@ -17,7 +17,7 @@ from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, truncate_log
 from lichen.jobs.training.data import PictureCache, open_cache, write_held_out
 from lichen.jobs.training.hypercontext import CROPS, SIDE, fit_context
-from lichen.jobs.training.loop import Progress, Trainer
+from lichen.jobs.training.loop import Trainer, TrainProgress
 from lichen.models.blocks.network import Config, TrainableNetwork
 from lichen.models.bundle import check_free, write_codec
 from lichen.models.device import find_device
@@ -33,7 +33,7 @@ from lichen.models.registry import (
     scheme_of,
 )
 
-Report = Callable[[Progress, Mapping[str, float] | None], None]
+OnStep = Callable[[TrainProgress, Mapping[str, float] | None], None]
 """Called after every step, with the validation where there was one."""
 
 ARCHITECTURE = "s2c-conv"
@@ -75,7 +75,7 @@ def train(
     start: str | None = None,
     notes: Mapping[str, Any] | None = None,
     held_out: bool = False,
-    report: Report | None = None,
+    report: OnStep | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train on tar files, folders or pictures, and export ``<name>.json`` and ``<name>.safetensors``.
@@ -113,7 +113,7 @@ def train(
     resumed_from = trainer.step
     last: dict[str, float] = {}
 
-    def each(progress: Progress, validation: Mapping[str, float] | None) -> None:
+    def each(progress: TrainProgress, validation: Mapping[str, float] | None) -> None:
         if validation is not None:
             last.update(validation)
             plot_curves(folder, folder / "curves.png")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lichen import defaults
 from lichen.errors import ArchiveError, CorruptArchive, UsageError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.bounded import BoundedParquet, parquet_errors
@@ -21,8 +22,6 @@ from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.snapshot import Snapshot, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.store import Entry, Store
-
-DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,11 @@ class Sweep:
 
 
 def collect(
-    store: Store, *, older_than: float = DAY, keep_snapshots: int | None = None, dry_run: bool = False
+    store: Store,
+    *,
+    older_than: float = 3600 * defaults.GARBAGE_HOURS,
+    keep_snapshots: int | None = None,
+    dry_run: bool = False,
 ) -> Sweep:
     """Delete garbage older than ``older_than`` seconds, and all but the newest ``keep_snapshots`` snapshots.
 

@@ -19,7 +19,9 @@ from lichen.errors import JobInterrupted, LeaseHeld, LeaseLost, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.manifest import Fields, dump, load
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.logs import Log
 
+log = Log(__name__)
 TIME_TO_LIVE = 60.0
 SETTLE = 1.0
 """Seconds that a driver waits before it believes a lease on a store without atomic creates."""
@@ -87,6 +89,7 @@ class Lease:
         self.job, self.number, self.holder, self.ttl = job, number, holder, ttl
         self._store = store
         self._folder = layout.lease_folder(job)
+        self._where: dict[str, str] = {} if job is None else {"job": job}
         self._expires = 0.0
         self._lost: str | None = None
         self._stop = threading.Event()
@@ -107,6 +110,7 @@ class Lease:
         later = current(self._store, self.job)
         if later is None or (later.number, later.holder) != (self.number, self.holder):
             self._lost = f"another driver took over {self._folder}"
+            log.info("lease lost, another driver has it", **self._where)
         self.check(renewing=True)
         expires = time.time() + self.ttl
         data = dump({"holder": self.holder, "expires": expires})
@@ -117,6 +121,7 @@ class Lease:
         """Raise ``LeaseLost`` if the lease is gone or may be."""
         if self._lost is None and not renewing and time.time() >= self._expires:
             self._lost = f"the lease {self._folder} could not be renewed in time"
+            log.info("lease lost, it could not be renewed in time", **self._where)
         if self._lost is not None:
             raise LeaseLost(self._lost)
 
@@ -127,6 +132,7 @@ class Lease:
             self._thread.join()
         if self._lost is None:
             self._lost = "the lease was released"
+            log.debug("lease released", **self._where)
             data = dump({"holder": self.holder, "expires": 0})
             if self._store.exists(_path(self._folder, self.number)):  # else the archive was deleted meanwhile
                 self._store.put(_path(self._folder, self.number, beat=True), data)
@@ -135,8 +141,8 @@ class Lease:
         while not self._stop.wait(self.ttl / 3):
             try:
                 self.renew()
-            except StoreError:
-                continue  # the next beat may get through; check() knows when it is too late
+            except StoreError as error:  # the next beat may get through; check() knows when it is too late
+                log.warning("the lease could not be renewed, trying again: %s", error, **self._where)
             except LeaseLost:
                 return
 
@@ -192,6 +198,8 @@ def _take(store: Store, job: str | None, ttl: float) -> Lease:
         lease.renew()
     except LeaseLost as error:
         raise LeaseHeld(str(error)) from error
+    what = "archive" if job is None else "job"
+    log.info("lease of the %s taken, generation %d", what, number, **({} if job is None else {"job": job}))
     return lease
 
 

@@ -71,6 +71,7 @@ from lichen.pipeline.archive.payload_list import PayloadSizes
 from lichen.pipeline.archive.shard import crc32c
 from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.store import Store, open_store
+from lichen.pipeline.texts import bytes_text, many, outcomes
 
 CACHED_GROUPS = 16
 LOCATE = 10_000
@@ -139,8 +140,12 @@ class Archive(Mapping[str, Image.Image]):
         return cls(store, marker, found, device=device, precision=precision)
 
     def __repr__(self) -> str:
-        number = "no snapshot" if self.snapshot is None else f"snapshot {self.snapshot.number}"
-        return f"<Archive {self.store.url}: {len(self)} pictures, {number}>"
+        if self.snapshot is None:
+            return f"<Archive {self.store.url}: no snapshot yet>"
+        info = self.info()
+        kinds = outcomes(info.compressed, info.packed, info.stored)
+        sizes = f"{bytes_text(info.source_bytes)} in {bytes_text(info.archive_bytes)}"
+        return f"<Archive {self.store.url}: {many(len(self), 'picture')} ({kinds}), {sizes}, snapshot {info.snapshot}>"
 
     # --- the mapping ---
 

@@ -24,8 +24,10 @@ from lichen.errors import CorruptArchive, MissingObject, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.ranges import MAX_GAP, MAX_REQUEST, plan_ranges
 from lichen.pipeline.archive.store_file import StoreFile
+from lichen.pipeline.logs import Log
 from lichen.pipeline.sources.secrets import redact
 
+log = Log(__name__)
 READERS = 8
 """Range requests in flight at once in ``read_ranges``."""
 
@@ -132,6 +134,7 @@ class Store:
                 busy = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY
                 if not busy or attempt == 5:
                     raise
+                log.info("the store is busy with %s, trying again", path)
                 threading.Event().wait(0.05 * 2**attempt)
         raise AssertionError("unreachable")
 

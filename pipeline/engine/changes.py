@@ -44,11 +44,11 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
     that came from other sources, unless the configuration says what to do.
     """
     store = archive.store
-    ours = {job for job in list_jobs(store) if _is_same(read_job(store, job).config.get("source"), config.sources)}
+    ours = {job for job in list_jobs(store) if _is_same(read_job(store, job).config.get("source"), config.names)}
     known = archive.table([*KNOWN_COLUMNS, "shard"])
     there, lost = _there(archive, known)
     blank: list[Source] = []
-    skipped = None if config.store_others else skipped_sources(store, _finished(store, ours))
+    skipped = None if config.sources.store_others else skipped_sources(store, _finished(store, ours))
     diff = diff_table(there.select(list(KNOWN_COLUMNS)), _noting(sources, blank), skipped)
     again = tuple(source for source in diff.new if source.key in lost)
     homes = _homes(known, {source.key for source in (*diff.changed, *again, *blank)} | set(diff.missing))
@@ -57,12 +57,12 @@ def find_changes(archive: Archive, sources: Iterable[Source], config: JobConfig)
     strangers = tuple(source for source in others if homes[source.key] not in ours)
     changed = diff.changed + again + strangers
     if foreign := [source for source in changed if source.fault is None and homes[source.key] not in ours]:
-        if config.on_collision == "error":
+        if config.sources.on_collision == "error":
             raise DuplicateKey(
                 f"{foreign[0].key!r} and {len(foreign) - 1} more keys are in the archive already, from other sources; "
                 "replace or keep those with --on-collision, or use another archive"
             )
-        if config.on_collision == "keep":
+        if config.sources.on_collision == "keep":
             changed = tuple(source for source in changed if source.fault or homes[source.key] in ours)
     return Changes(
         work=tuple(source for source in diff.new if source.key not in lost) + changed,

@@ -1,7 +1,8 @@
 """The worker process of ``ProcessExecutor``: ``main`` is its program.
 
 Messages come over a socket that only the two hold. Out come ``(kind, answer)`` pairs: ``loaded`` with the codec's files
-or ``refused`` with the error, ``counts`` of an attempt, ``finished`` or ``failed``; and None as a sign of life.
+or ``refused`` with the error, ``counts`` of an attempt, ``finished`` or ``failed``; ``log`` with a
+record; and None as a sign of life.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import Any
 
 from lichen.errors import LichenError
 from lichen.pipeline.archive.index import import_pandas
-from lichen.pipeline.engine.config import Counts, ShardTask
 from lichen.pipeline.engine.executor import IN_FLIGHT
 from lichen.pipeline.engine.memory import keep_freed_memory
+from lichen.pipeline.engine.messages import Counts, ShardTask
+from lichen.pipeline.logs import relay
 
 _BEAT = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -66,6 +68,7 @@ class _Child:
             from lichen.pipeline.engine.worker import Worker
 
             settings = self._inbox.get()
+            relay(settings.log_level, lambda record: self._say("log", record))
             worker = Worker(settings)
             self._say("loaded", worker.codec_files())
             import_pandas()  # while the driver begins the job

@@ -14,9 +14,10 @@ import numpy as np
 from lichen.defaults import EFFORT
 from lichen.errors import JobError, LichenError, VerificationFailed
 from lichen.models.codec import Codec, Decoded, Encoded, Pixels, symbol_digest
-from lichen.pipeline.engine.config import STAGES, Shares
+from lichen.pipeline.engine.config import Shares
 from lichen.pipeline.engine.feed import Item
 from lichen.pipeline.engine.flatness import FlatMaps
+from lichen.pipeline.engine.messages import STAGES
 from lichen.pipeline.images import Picture, pack_side
 from lichen.pipeline.quality import Quality, measure
 from lichen.pipeline.side import apply_side

@@ -27,14 +27,18 @@ from lichen.pipeline.archive.rejects import Quarantined, Skipped, read_table
 from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import LocalStore, Store, open_store
 from lichen.pipeline.engine.changes import Changes
-from lichen.pipeline.engine.config import Counts, JobConfig
-from lichen.pipeline.engine.executor import Executor, make_executor
+from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.executor import Executor
+from lichen.pipeline.engine.executors import make_executor
+from lichen.pipeline.engine.messages import Counts
 from lichen.pipeline.engine.planner import Planner
-from lichen.pipeline.engine.progress import JobSummary, Progress
+from lichen.pipeline.engine.progress import JobProgress, JobSummary
 from lichen.pipeline.engine.schedule import Schedule
 from lichen.pipeline.engine.work import Planning, Work
+from lichen.pipeline.logs import Log
 
-Report = Callable[[Progress], None]
+log = Log(__name__)
+OnProgress = Callable[[JobProgress], None]
 
 TICK = 0.25
 """Seconds between two looks at the workers' counters while nothing else happens."""
@@ -46,23 +50,25 @@ NAMES = 100
 """How many names of missing, quarantined and skipped sources a summary holds."""
 
 
-def run_job(config: JobConfig, report: Report | None = None, *, stop: threading.Event | None = None) -> JobSummary:
+def run_job(
+    config: JobConfig, on_progress: OnProgress | None = None, *, stop: threading.Event | None = None
+) -> JobSummary:
     """Compress sources into an archive: begin a job, go on with an unfinished one, or update.
 
-    ``report`` is called a few times a second. ``stop`` ends the job as SIGTERM does: nothing more is handed out,
+    ``on_progress`` is called a few times a second. ``stop`` ends the job as SIGTERM does: nothing more is handed out,
     what is in flight is abandoned, and ``JobInterrupted`` raised. Raises ``UsageError`` for what cannot work,
     ``DuplicateKey``, ``LeaseHeld`` while another driver has the job, ``TooManyFailures``, ``StoreError``.
     """
-    return _Driver(config, report or (lambda _progress: None), stop or threading.Event()).run()
+    return _Driver(config, on_progress or (lambda _progress: None), stop or threading.Event()).run()
 
 
 class _Driver:
-    def __init__(self, config: JobConfig, report: Report, stop: threading.Event) -> None:
+    def __init__(self, config: JobConfig, on_progress: OnProgress, stop: threading.Event) -> None:
         self._began = perf_counter()
         self._store: Store = open_store(config.archive, config.archive_options)
         if isinstance(self._store, LocalStore):  # workers may be at home in another folder
             config = replace(config, archive=self._store.root)
-        self._config, self._report, self._stop = config, report, stop
+        self._config, self._on_progress, self._stop = config, on_progress, stop
         self._planned_sources = self._planned_bytes = self._planned_shards = 0
         self._written = 0.0
         self._restored: tuple[str, ...] = ()
@@ -81,6 +87,8 @@ class _Driver:
             else:
                 lease = self._begin(stack)
                 self._restored = restore_jobs(store)
+                for name in self._restored:
+                    log.info("the snapshot of a finished job was gone and is made again", job=name)
                 work = self._planning.find()
                 if work.done and self._codecs_are_there():
                     return self._nothing_to_do(work.changes)
@@ -105,8 +113,8 @@ class _Driver:
             if any(one.digest not in job.codecs for one in files.all):
                 raise UsageError(
                     f"job {job.job} was begun with codec {', '.join(name[:12] for name in job.codecs)}, and "
-                    f"{config.codec!r} is {files.digest[:12]} now; go on with the version of then, or abandon the job "
-                    "(--abandon)"
+                    f"{config.codec.name!r} is {files.digest[:12]} now; go on with the version of then, or abandon the "
+                    "job (--abandon)"
                 )
             return self._drive(job, work, executor, files.digest, lease)
 
@@ -128,11 +136,13 @@ class _Driver:
 
     def _drive(self, job: Job, work: Work, executor: Executor, digest: str, lease: Lease | None) -> JobSummary:
         store = self._store
-        schedule = Schedule(store, max_failures=self._config.attempts)
+        schedule = Schedule(store, max_failures=self._config.engine.attempts)
         grouping = Grouping(target_bytes=int(job.config["shard_bytes"]), max_sources=int(job.config["shard_pictures"]))
         commits = list_commits(store, job.job)
         started = heard = perf_counter()
         state = "failed"
+        done = f"{len(commits):,} shards are committed" if work.job is not None else f"codec {digest[:12] or 'none'}"
+        log.info("job %s, %s", "resumed" if work.job is not None else "begun", done, job=job.job)
         try:
             with Planner(store, job.job, work.sources, grouping, commits) as planner:
                 while True:
@@ -162,8 +172,10 @@ class _Driver:
             )
             finish_job(store, job.job, snapshot.number)
             state = "finished"
+            log.info("job finished, snapshot %d", snapshot.number, job=job.job)
         except (JobInterrupted, KeyboardInterrupt):
             state = "interrupted"
+            log.info("job interrupted", job=job.job)
             raise
         finally:
             self._write_progress(job, state, schedule.counts, schedule.shards)
@@ -202,8 +214,8 @@ class _Driver:
     def _show(self, job: Job, planner: Planner, schedule: Schedule, executor: Executor, started: float) -> None:
         live = sum(executor.live().values(), Counts())
         now = perf_counter()
-        self._report(
-            Progress(
+        self._on_progress(
+            JobProgress(
                 job=job.job,
                 counts=schedule.counts + live,
                 fresh=schedule.fresh + live,
@@ -274,6 +286,7 @@ class _Driver:
 
     def _nothing_to_do(self, changes: Changes | None) -> JobSummary:
         assert changes is not None
+        log.info("nothing to do, %d sources are unchanged", changes.unchanged)
         return JobSummary(
             job=None,
             snapshot=None,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import glob
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from lichen.errors import JobInterrupted, UsageError
-from lichen.pipeline.engine.config import CodecFiles, Counts, ExecutorName, JobConfig, ShardResult, ShardTask
+from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask
 
 IN_FLIGHT = 2
 """Shards a worker has at once: one in the codec, one being published or waiting."""
@@ -100,42 +97,3 @@ class Executor(Protocol):
     def close(self) -> None:
         """Abandon what is in flight and let all workers go."""
         ...
-
-
-def choose(config: JobConfig, *, gpus: int, ray_runs: bool) -> ExecutorName:
-    """What ``auto`` means. Pure.
-
-    Ray where it is asked for (an address, several workers, parts of GPUs), where it runs already, and where there is
-    more than one GPU to pin workers to. On one machine without that a job has one worker anyway, so a process of its
-    own does the same without Ray's start. An archive in memory has to stay in this process.
-    """
-    if config.executor != "auto":
-        return config.executor
-    if config.archive.startswith("memory://"):
-        return "local"
-    asked = config.address is not None or (config.workers or 1) > 1 or config.gpus_per_worker is not None
-    several = gpus > 1 and config.device in ("auto", "cuda") and not config.lossless
-    return "ray" if asked or ray_runs or several else "process"
-
-
-def make_executor(config: JobConfig) -> Executor:
-    """The executor that a job asks for, or that suits it (``choose``)."""
-    ray = sys.modules.get("ray")
-    gpus = len(glob.glob("/dev/nvidia[0-9]*"))
-    name = choose(config, gpus=gpus, ray_runs=ray is not None and bool(ray.is_initialized()))
-    if name != "local" and config.archive.startswith("memory://"):
-        raise UsageError("an archive in memory lives in one process; use the local executor")
-    if name == "ray":
-        from lichen.pipeline.engine.ray_executor import RayExecutor
-
-        try:
-            return RayExecutor(config)
-        except SystemExit as error:  # while Ray starts, SIGTERM is its own
-            raise JobInterrupted("stopped while Ray was starting") from error
-    if name == "process":
-        from lichen.pipeline.engine.process import ProcessExecutor
-
-        return ProcessExecutor(config)
-    from lichen.pipeline.engine.local import LocalExecutor
-
-    return LocalExecutor(config)

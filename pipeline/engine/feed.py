@@ -26,10 +26,12 @@ from lichen.errors import (
 from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.images import MAX_PIXELS, Picture, read_picture
 from lichen.pipeline.lanes import LARGE_PIXELS
+from lichen.pipeline.logs import Log
 from lichen.pipeline.sources import MAX_SOURCE_BYTES, Source, read_again, read_source
 from lichen.pipeline.sources.base import is_local
 from lichen.pipeline.sources.secrets import redact_uri
 
+log = Log(__name__)
 AHEAD_BYTES = 128 * 1024 * 1024
 AHEAD_PIXELS = 1 << 25
 """Pixels that are opened ahead of the codec; the pictures being opened come on top."""
@@ -181,6 +183,7 @@ class Feed:
         if data == item.data:
             return False
         item.data, item.sha256 = data, sha256(data).digest()
+        log.warning("a source looked damaged and was read again: other bytes came", key=item.source.key)
         return True
 
     def _read(self, source: Source, read: Callable[..., bytes] = read_source) -> bytes:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from lichen.errors import JobInterrupted, LichenError
-from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.executor import IN_FLIGHT, Event, Failed, Finished
+from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.worker import Worker
 
 
@@ -19,7 +20,7 @@ class LocalExecutor:
     deaths = 0
 
     def __init__(self, config: JobConfig) -> None:
-        self._config = WorkerConfig.of(config, cpus=config.cpus_per_worker)
+        self._config = WorkerConfig.of(config, cpus=config.engine.cpus_per_worker)
         self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="lichen-shard")
         self._futures: dict[Future[ShardResult], ShardTask] = {}
         self._live: dict[str, Counts] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter, Gauge
 
-from lichen.pipeline.engine.config import Counts
+from lichen.pipeline.engine.messages import Counts
 
 
 class Metrics:

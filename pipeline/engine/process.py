@@ -18,7 +18,7 @@ from typing import Any
 
 from lichen.errors import JobError, JobInterrupted, LichenError
 from lichen.pipeline.archive.index import import_pandas
-from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.executor import (
     IN_FLIGHT,
     MAX_FRUITLESS_DEATHS,
@@ -29,7 +29,11 @@ from lichen.pipeline.engine.executor import (
     Failed,
     Finished,
 )
+from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.spawn import take
+from lichen.pipeline.logs import Log, take_over
+
+log = Log(__name__)
 
 _LOOK = 0.25
 
@@ -40,8 +44,8 @@ class ProcessExecutor:
     workers = 1
 
     def __init__(self, config: JobConfig) -> None:
-        self._settings = WorkerConfig.of(config, cpus=config.cpus_per_worker)
-        self._silence = config.picture_timeout + SILENCE
+        self._settings = WorkerConfig.of(config, cpus=config.engine.cpus_per_worker)
+        self._silence = config.sources.picture_timeout + SILENCE
         self._child: _Child | None = None
         self._live: dict[str, Counts] = {}
         self._fruitless = 0
@@ -57,6 +61,7 @@ class ProcessExecutor:
         kind, answer = messages[0]
         if kind == "loaded":
             child.loading = False
+            log.info("worker %d is ready", child.pid)
             files: CodecFiles = answer
             return files
         if kind == "refused":
@@ -120,7 +125,9 @@ class ProcessExecutor:
 
     def _finished(self, child: _Child, attempt: str, result: ShardResult) -> list[Event]:
         self._live.pop(attempt, None)
-        child.retiring = child.retiring or result.hung > 0
+        if result.hung and not child.retiring:
+            log.warning("a call hangs in worker %d; it gets no more shards", child.pid)
+            child.retiring = True
         self._fruitless = 0
         return [Finished(task=child.tasks.pop(attempt), result=result)]
 
@@ -139,6 +146,7 @@ class ProcessExecutor:
         self._child = None
         self._live.clear()
         self.deaths += 1
+        log.warning("worker %d died: %s", child.pid, message)
         self._fruitless += 1
         if self._fruitless > MAX_FRUITLESS_DEATHS:
             raise JobError(f"{self._fruitless} workers died one after the other; the last: {message}")
@@ -210,7 +218,11 @@ class _Child:
             while True:
                 message = self._pipe.recv()
                 self._heard = time.monotonic()
-                if message is not None:  # None: only a sign of life
+                if message is None:  # only a sign of life
+                    continue
+                if message[0] == "log":
+                    take_over(message[1])
+                else:
                     self._said.put(message)
         except (EOFError, OSError, pickle.UnpicklingError):
             self._said.put(("gone", None))

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lichen.pipeline.engine.config import Counts
+from lichen.pipeline.engine.messages import Counts
+from lichen.pipeline.texts import became, many, outcomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class JobProgress:
     """Where a running job stands. Rates are those of this run alone."""
 
     job: str
@@ -47,7 +48,7 @@ class Progress:
         return left / done * self.seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JobSummary:
     """How a job ended. ``job`` is None if nothing had to be done."""
 
@@ -82,6 +83,20 @@ class JobSummary:
     """The first missing keys; the other lists of names have the first ones, too."""
     quarantined_names: tuple[str, ...]
     skipped_names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        if self.job is None:
+            return f"<JobSummary: up to date, {many(self.unchanged, 'source')} unchanged, exit code {self.exit_code}>"
+        facts = [
+            outcomes(counts.compressed, counts.packed, counts.stored),
+            became(counts.source_bytes, counts.payload_bytes, counts.savings),
+            *([f"{counts.quarantined:,} could not be read"] if counts.quarantined else []),
+            *([f"{counts.skipped:,} no pictures"] if counts.skipped else []),
+            f"snapshot {self.snapshot}",
+            f"exit code {self.exit_code}",
+        ]
+        return f"<JobSummary {self.job}: {', '.join(facts)}>"
 
     @property
     def exit_code(self) -> int:

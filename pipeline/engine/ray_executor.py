@@ -6,10 +6,11 @@ and is counted. Only lists of sources go in and summaries come out; pixels never
 
 from __future__ import annotations
 
-import os
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from lichen.errors import JobError, JobInterrupted, LichenError
 from lichen.pipeline.engine.cluster import start_ray
-from lichen.pipeline.engine.config import CodecFiles, Counts, JobConfig, ShardResult, ShardTask, WorkerConfig
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.executor import (
     IN_FLIGHT,
     MAX_FRUITLESS_DEATHS,
@@ -30,74 +31,19 @@ from lichen.pipeline.engine.executor import (
     Finished,
 )
 from lichen.pipeline.engine.guardian import guard_descendants
-from lichen.pipeline.engine.memory import keep_freed_memory
+from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardTask, WorkerConfig
+from lichen.pipeline.engine.ray_worker import RayWorker
 from lichen.pipeline.engine.resources import plan_resources
+from lichen.pipeline.logs import Log, take_over
 
 PATIENCE = 120.0
 """Seconds that a worker may take to start while another one is idle."""
 
+log = Log(__name__)
+_LAST = 1.0
 _KILL_WAIT = 5.0
 _LOOK = 0.5
 _NODES = 10.0
-
-
-class RayWorker:
-    """The actor: a ``Worker`` with counters that the driver polls and that Ray exports as metrics."""
-
-    def __init__(self, config: WorkerConfig) -> None:
-        # One thread for each lane; set before numba, OpenMP or torch is loaded.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ[name] = "1"
-        keep_freed_memory()
-        self._config = config
-        self._live: dict[str, Counts] = {}
-        self._lock = threading.Lock()
-        self._loaded = threading.Event()
-        self._worker: Any = None
-        self._refusal: LichenError | None = None
-        self._metrics: Any = None
-
-    def prepare(self, tell: bool) -> tuple[CodecFiles | None, str]:
-        """Load the codec, and say on which node; with ``tell``, also the decoder's files."""
-        from lichen.pipeline.engine.metrics import Metrics
-        from lichen.pipeline.engine.worker import Worker
-
-        try:
-            self._metrics = Metrics("lossless" if self._config.lossless else self._config.codec)
-            self._worker = Worker(self._config)
-            files = self._worker.codec_files() if tell else None
-        except LichenError as error:
-            self._refusal = error
-            raise
-        finally:
-            self._loaded.set()
-        return files, str(ray.get_runtime_context().get_node_id())
-
-    def run(self, task: ShardTask, digest: str) -> ShardResult:
-        """One attempt at a shard. Waits for ``prepare``, which runs beside it."""
-        self._loaded.wait()
-        if self._worker is None:
-            raise self._refusal or JobError("this worker could not load the codec")
-        try:
-            result: ShardResult = self._worker.run(task, digest, self._observe)
-            return result
-        finally:
-            with self._lock:
-                self._live.pop(task.attempt, None)
-
-    def live(self) -> dict[str, Counts]:
-        """Counts of the attempts that are in work."""
-        with self._lock:
-            return dict(self._live)
-
-    def pid(self) -> int:
-        """Of the worker's process."""
-        return os.getpid()
-
-    def _observe(self, attempt: str, counts: Counts) -> None:
-        with self._lock:
-            self._live[attempt] = self._live.get(attempt, Counts()) + counts
-        self._metrics.add(counts)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,6 +64,12 @@ class _Member:
     """A call that hangs was left behind in it: it gets no more shards."""
     live: dict[str, Counts] = field(default_factory=dict)
 
+    def hear(self, answer: tuple[dict[str, Counts], list[logging.LogRecord]]) -> None:
+        """The answer to ``live``."""
+        self.live, records = answer
+        for record in records:
+            take_over(record)
+
     def has_room(self, solo: bool) -> bool:
         if self.retiring:
             return False
@@ -130,16 +82,16 @@ class RayExecutor:
     """Starts actors as there is work for them, up to what the resources allow, and replaces dead ones."""
 
     def __init__(self, config: JobConfig) -> None:
-        if config.address == "local":  # on this machine, as without an address
-            config = replace(config, address=None)
+        if config.engine.address == "local":  # on this machine, as without an address
+            config = replace(config, engine=replace(config.engine, address=None))
         self._config, self._looked = config, time.monotonic()
-        self._silence = config.picture_timeout + SILENCE
+        self._silence = config.sources.picture_timeout + SILENCE
         self._owns_ray = not ray.is_initialized()
         self._restore_stdout = _keep_stdout_clean()
         self._end_guard: Callable[[], None] = lambda: None
         if self._owns_ray:
-            start_ray(config.address)
-            if config.address is None:
+            start_ray(config.engine.address)
+            if config.engine.address is None:
                 self._end_guard = guard_descendants()
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         self._resources = plan_resources([node["Resources"] for node in nodes if node["Alive"]], config)
@@ -151,8 +103,8 @@ class RayExecutor:
         self._members: list[_Member] = []
         settings = WorkerConfig.of(config, cpus=self._resources.cpus)
         # Without a GPU of its own a worker must not take one that it happens to see.
-        on_cpu = config.device == "auto" and not self._resources.gpus
-        self._settings = replace(settings, device="cpu") if on_cpu else settings
+        on_cpu = config.codec.device == "auto" and not self._resources.gpus
+        self._settings = replace(settings, codec=replace(settings.codec, device="cpu")) if on_cpu else settings
         self._actor_class: Any = ray.remote(RayWorker)
 
     def prepare(self, stop: threading.Event) -> CodecFiles:
@@ -206,6 +158,7 @@ class RayExecutor:
         return known
 
     def close(self) -> None:
+        self._hear_last()
         for member in self._members:
             ray.kill(member.actor, no_restart=True)
         self._members.clear()
@@ -213,6 +166,16 @@ class RayExecutor:
             ray.shutdown()
         self._end_guard()
         self._restore_stdout()
+
+    def _hear_last(self) -> None:
+        """Take what workers logged and nobody asked for yet; those that do not answer at once are not waited for."""
+        if not ray.is_initialized():
+            return
+        asked = {member.actor.live.remote(): member for member in self._members if member.loading is None}
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LAST) if asked else ([], [])
+        for ref in ready:
+            with suppress(RayError):
+                asked[ref].hear(ray.get(ref))
 
     def pids(self) -> list[int]:
         """Process ids of the workers, on whichever machine each is."""
@@ -251,9 +214,12 @@ class RayExecutor:
             return self._bury(member, str(error), suspect=not taken_away)
         if task is None:
             member.loading, member.node = None, answer[1]
+            log.info("a worker is ready on node %s", member.node[:12])
             return []
         del member.tasks[ref]
-        member.retiring = member.retiring or answer.hung > 0
+        if answer.hung and not member.retiring:
+            log.warning("a call hangs in a worker on node %s; it gets no more shards", member.node[:12])
+            member.retiring = True
         self._fruitless = 0
         return [Finished(task=task, result=answer)]
 
@@ -262,6 +228,7 @@ class RayExecutor:
         self._members.remove(member)
         ray.kill(member.actor, no_restart=True)
         self.deaths += 1
+        log.warning("a worker on node %s died: %s", member.node[:12] or "?", " ".join(message.split())[:400])
         # What dies with its node, and what is taken away, dies of nothing that it did.
         if suspect and member.began > self._struck.get(member.node, 0.0):
             self._fruitless += 1
@@ -300,6 +267,7 @@ class RayExecutor:
             self._members.remove(member)
             ray.kill(member.actor, no_restart=True)
             self.workers -= 1
+            log.warning("a worker could not be started within %.0f s; there are %d now", PATIENCE, self.workers)
             message = "it could not be started"
             events += [Died(task=task, blame=Blame.NO, message=message) for task in member.tasks.values()]
         return events
@@ -319,7 +287,7 @@ class RayExecutor:
                         events += self._bury(member, f"it did not answer for {self._silence:.0f} s", suspect=True)
                     continue
                 try:
-                    member.live = ray.get(member.polling)
+                    member.hear(ray.get(member.polling))
                 except RayError:
                     continue  # its attempts will tell
             member.heard, member.polling = now, member.actor.live.remote()
@@ -328,7 +296,7 @@ class RayExecutor:
     def _look_at_nodes(self) -> None:
         """Raise ``JobError`` if Ray on this machine has lost its only node: whoever waits for it waits for ever."""
         now = time.monotonic()
-        if not self._owns_ray or self._config.address is not None or now - self._looked < _NODES:
+        if not self._owns_ray or self._config.engine.address is not None or now - self._looked < _NODES:
             return
         self._looked = now
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]

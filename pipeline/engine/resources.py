@@ -27,20 +27,21 @@ def plan_resources(nodes: list[Mapping[str, float]], config: JobConfig) -> Resou
     grow nodes on demand.
     """
     nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
-    gpus = config.gpus_per_worker
+    engine = config.engine
+    gpus = engine.gpus_per_worker
     if gpus is None:
-        wanted = config.device != "cpu" and not config.lossless
+        wanted = config.codec.device != "cpu" and not config.quality.lossless
         gpus = 1.0 if wanted and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-    share = -(-(config.workers or 1) // max(1, len(nodes)))
+    share = -(-(engine.workers or 1) // max(1, len(nodes)))
     fits = [int(node.get("GPU", 0) / gpus + 1e-9) if gpus else share for node in nodes]
     cores = [int(node.get("CPU", 0)) // fit for node, fit in zip(nodes, fits, strict=True) if fit]
-    cpus = config.cpus_per_worker or max(1, min(cores, default=1))
+    cpus = engine.cpus_per_worker or max(1, min(cores, default=1))
     workers = sum(
         min(fit, int(node.get("CPU", 0)) // cpus) if gpus else int(node.get("CPU", 0)) // cpus
         for node, fit in zip(nodes, fits, strict=True)
     )
-    if not workers and (config.workers is None or config.address is None):
+    if not workers and (engine.workers is None or engine.address is None):
         raise UsageError(f"Ray has no node with {cpus} CPUs and {gpus:g} GPUs, which one worker would take")
-    if config.workers is not None and config.workers > workers and config.address is None:
-        raise UsageError(f"{config.workers} workers of {cpus} CPUs and {gpus:g} GPUs do not fit here, but {workers}")
-    return Resources(workers=config.workers or workers, cpus=cpus, gpus=gpus)
+    if engine.workers is not None and engine.workers > workers and engine.address is None:
+        raise UsageError(f"{engine.workers} workers of {cpus} CPUs and {gpus:g} GPUs do not fit here, but {workers}")
+    return Resources(workers=engine.workers or workers, cpus=cpus, gpus=gpus)

@@ -18,10 +18,12 @@ from lichen.pipeline.archive.commit import (
 )
 from lichen.pipeline.archive.plan import PlannedShard
 from lichen.pipeline.archive.store import Store
-from lichen.pipeline.engine.config import Counts, ShardTask
 from lichen.pipeline.engine.executor import Blame, Died, Event, Failed, Finished
+from lichen.pipeline.engine.messages import Counts, ShardTask
+from lichen.pipeline.logs import Log
 from lichen.pipeline.sources.secrets import redact_uri
 
+log = Log(__name__)
 ROOT_DEATHS = 2
 """Workers that a planned shard may cost before it is split; a child, already suspect, may cost one."""
 SPLIT_PARTS = 4
@@ -89,6 +91,7 @@ class Schedule:
             conditional=self._store.conditional,
         )
         self._flying[task.attempt] = entry
+        log.info("shard handed out, %d sources", len(task.sources), shard=task.shard, attempt=task.attempt)
         return task
 
     def handle(self, event: Event) -> None:
@@ -110,6 +113,7 @@ class Schedule:
             standing = read_commit(self._store, entry.shard.shard)
             if standing is not None:
                 del self._flying[attempt]
+                log.info("shard is committed, though no answer came", shard=entry.shard.shard, attempt=attempt)
                 self._follow(entry, standing)
 
     # --- internals ---
@@ -123,9 +127,12 @@ class Schedule:
             except CommitConflict:
                 committed = False
         if committed:
-            self.fresh += Counts.of_commit(commit)
+            counts = Counts.of_commit(commit)
+            self.fresh += counts
             self.add_committed(commit)
+            log.info("attempt committed, %d sources", counts.sources, shard=commit.shard, attempt=commit.attempt)
             return
+        log.info("attempt lost the race for its shard", shard=commit.shard, attempt=commit.attempt)
         standing = read_commit(self._store, entry.shard.shard)
         if standing is None:
             raise JobError(f"the commit of shard {entry.shard.shard} has vanished")
@@ -139,6 +146,9 @@ class Schedule:
             raise TooManyFailures(
                 f"shard {entry.shard.shard} failed {entry.failures} times; the last time: {event.error}"
             ) from event.error
+        allowed = self._max_failures
+        told = (entry.failures, allowed, event.error)
+        log.warning("attempt failed, %d of %d: %s", *told, shard=event.task.shard, attempt=event.task.attempt)
         self._waiting.append(entry)
 
     def _mourn(self, entry: _Open, event: Died) -> None:
@@ -147,6 +157,9 @@ class Schedule:
         if standing is not None:
             self._follow(entry, standing)
             return
+        told = {Blame.NO: "not by its fault", Blame.PERHAPS: "perhaps by its fault", Blame.YES: "by its fault"}
+        where = {"shard": event.task.shard, "attempt": event.task.attempt}
+        log.info("attempt ended with its worker, %s: %s", told[event.blame], event.message, **where)
         entry.deaths += event.blame is Blame.YES
         entry.solo = entry.solo or event.blame is not Blame.NO
         allowed = 1 if entry.child else ROOT_DEATHS
@@ -154,9 +167,12 @@ class Schedule:
             self._waiting.appendleft(entry)
         elif len(entry.shard.sources) > 1:
             reason = f"{entry.deaths} workers died: {event.message}"[:500]
+            log.warning("shard is split, to find the picture that kills workers", **where)
             self._follow(entry, split_shard(self._store, entry.shard, reason, SPLIT_PARTS))
         elif entry.deaths < LAST_DEATHS:
             entry.store_only = True
+            key = entry.shard.sources[0].key
+            log.warning("the picture kills workers; it is stored without being looked at", key=key, **where)
             self._waiting.appendleft(entry)
         else:
             source = entry.shard.sources[0]

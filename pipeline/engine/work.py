@@ -22,8 +22,10 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.engine.changes import Changes, find_changes, outside
 from lichen.pipeline.engine.config import BEFORE, LOOKS, SHARD_BYTES, JobConfig
+from lichen.pipeline.logs import Log
 from lichen.pipeline.sources import Source, check_unique, list_sources
 
+log = Log(__name__)
 MIN_SHARD_BYTES = 8 * 1024 * 1024
 SHARDS_PER_WORKER = 4
 """What a small job is cut into, where the shard size is left open."""
@@ -61,7 +63,7 @@ class Planning:
         duplicate keys are errors, else the first.
         """
         size: int | None = None
-        if self._config.on_duplicate == "error":
+        if self._config.sources.on_duplicate == "error":
             size = sum(source.size or 0 for source in self._sources())
         else:
             next(self._sources())
@@ -97,7 +99,7 @@ class Planning:
         """
         if changes is None or not changes.unchanged:
             return {}
-        sources, now = list(self._config.sources), self._config.frozen(0)
+        sources, now = list(self._config.names), self._config.frozen(0)
         for name in reversed(list_jobs(self._store)):
             done = read_done(self._store, name)
             then = {**BEFORE, **read_job(self._store, name).config}
@@ -112,28 +114,29 @@ class Planning:
         config = self._config
         found = list_sources(
             config.origins,
-            storage_options=config.source_options,
-            hidden=config.hidden,
-            others=config.store_others,
+            storage_options=config.sources.options,
+            hidden=config.sources.hidden,
+            others=config.sources.store_others,
         )
-        return check_unique(outside(found, self._store), config.on_duplicate)
+        return check_unique(outside(found, self._store), config.sources.on_duplicate)
 
     def _unfinished(self) -> Job | None:
         """The job to go on with. One of the same sources with other settings is refused, or given up."""
         found = None
         self._jobs = list_jobs(self._store)
         for job in unfinished_jobs(self._store):
-            if job.config.get("source") != list(self._config.sources):
+            if job.config.get("source") != list(self._config.names):
                 continue
             stated = job.config.get("shard_bytes")
-            size = self._config.shard_bytes or (stated if isinstance(stated, int) else SHARD_BYTES)
+            size = self._config.engine.shard_bytes or (stated if isinstance(stated, int) else SHARD_BYTES)
             wanted, stood = self._config.frozen(size), {**BEFORE, **job.config}
             other = sorted(name for name, value in wanted.items() if stood.get(name) != value)
             if not other:
                 found = job
-            elif self._config.abandon:
+            elif self._config.engine.abandon:
                 with acquire(self._store, job.job):
                     finish_job(self._store, job.job, None, "abandoned")
+                log.info("job abandoned, it was begun with other %s", ", ".join(other), job=job.job)
             else:
                 was = ", ".join(f"{name} {stood.get(name)!r}" for name in other)
                 raise UsageError(
@@ -143,7 +146,7 @@ class Planning:
         return found
 
     def _create(self, work: Work, workers: int, digests: Sequence[str]) -> Job:
-        size = self._config.shard_bytes
+        size = self._config.engine.shard_bytes
         if size is None:
             size = SHARD_BYTES
             if work.bytes and workers > 1:

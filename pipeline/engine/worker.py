@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,18 +49,20 @@ from lichen.pipeline.engine.compress import (
     Stopwatch,
     check_written,
 )
-from lichen.pipeline.engine.config import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.feed import Feed, Item
 from lichen.pipeline.engine.flatness import FlatMaps
 from lichen.pipeline.engine.look import look_at
+from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.patience import Patience
 from lichen.pipeline.lanes import LARGE_PIXELS, Lanes, group_pixels
+from lichen.pipeline.logs import Log
 from lichen.pipeline.packing import Packed, pack
 from lichen.pipeline.quality import measure
 
 Observer = Callable[[str, Counts], None]
 """Called with the attempt and what was added to it, after every group, from any thread."""
 
+log = Log(__name__)
 GROUP_PICTURES = 128
 RIVALRY = 0.7
 """Part of its file from which on a compressed picture is held against the file packed without loss, which is better
@@ -80,8 +82,11 @@ class Worker(Closing):
         self.codec: Codec | None = loaded[0] if loaded else None
         self._codecs: dict[str, Codec] = {codec.digest: codec for codec in loaded}
         self.lanes = Lanes(loaded[:1], count=config.lanes, cpus=config.cpus)
-        self.patience = Patience(config.picture_timeout)
-        rules: dict[str, Any] = {"target": config.target, "shares": config.shares, "effort": config.effort}
+        self.patience = Patience(config.sources.picture_timeout)
+        effort = config.codec.effort
+        shares = config.quality.shares(effort)
+        self._target = config.quality.target
+        rules: dict[str, Any] = {"target": self._target, "shares": shares, "effort": effort}
         self._compressor: Compressor | Choice | None = None
         if loaded:
             first, *rivals = loaded
@@ -90,6 +95,8 @@ class Worker(Closing):
         self._stop = threading.Event()
         self.lanes.begin()
         self._warm_up()
+        codecs = ", ".join(codec.name for codec in loaded) or "none"
+        log.info("worker loaded, codecs %s, %d lanes", codecs, self.lanes.count)
 
     def close(self) -> None:
         """Stop what is running (``JobInterrupted`` in its threads) and restore torch's threads."""
@@ -102,7 +109,7 @@ class Worker(Closing):
         if self.codec is None:
             return
         picture = np.full((192, 192, 3), 128, np.uint8)
-        encoded = self.codec.encode([picture], self.config.target.start, effort=self.config.effort)
+        encoded = self.codec.encode([picture], self._target.start, effort=self.config.codec.effort)
         decoded = self.codec.decode([encoded[0].bitstream])
         FlatMaps(picture).side(b"", 0, decoded[0].pixels)
         look_at(picture)
@@ -126,7 +133,7 @@ class Worker(Closing):
         own = "" if self.codec is None else self.codec.digest
         if digest != own:
             raise UsageError(
-                f"codec {self.config.codec!r} is {own[:12]} here, but the job uses {digest[:12]}; "
+                f"codec {self.config.codec.name!r} is {own[:12]} here, but the job uses {digest[:12]}; "
                 "install the same version of lichen everywhere"
             )
         if isinstance(self.store, LocalStore) and not self.store.exists(MARKER):
@@ -168,7 +175,7 @@ class Worker(Closing):
 
     def pack(self, item: Item, kept: Kept) -> Packed | None:
         """An original in fewer bytes; None where it stays as it is, and for what must not be looked at again."""
-        if self.config.store_plain or kept.reason == NOT_LOOKED_AT or isinstance(item.failure, PictureTimeout):
+        if self.config.quality.store_plain or kept.reason == NOT_LOOKED_AT or isinstance(item.failure, PictureTimeout):
             return None
         try:  # large pictures are in a turn alone here, if they were opened
             return self.patience.call(partial(pack, item.data, max_pixels=max(item.pixels, LARGE_PIXELS)))
@@ -179,12 +186,12 @@ class Worker(Closing):
         """The pictures of a shard, opened ahead of the lanes."""
         return Feed(
             task.sources,
-            options=self.config.source_options,
+            options=self.config.sources.options,
             openers=self.lanes.cpus,
             group_pictures=GROUP_PICTURES,
             group_pixels=group_pixels(self.codec),
             patience=self.patience,
-            max_bytes=self.config.max_source_bytes,
+            max_bytes=self.config.sources.max_source_bytes,
             store_only=task.store_only,
         )
 
@@ -194,6 +201,7 @@ class _Attempt:
 
     def __init__(self, worker: Worker, writer: ShardWriter, task: ShardTask, observe: Observer) -> None:
         self._worker, self._writer, self._task, self._observe = worker, writer, task, observe
+        self._where = {"shard": task.shard, "attempt": task.attempt}
         self._failed = threading.Event()
         self._lock = threading.Lock()
         self._counts = Counts()
@@ -301,12 +309,14 @@ class _Attempt:
         return packed if packed is not None and len(packed.payload) <= size else None
 
     def _add(self, item: Item, kept: Kept, packed: Packed | None, watch: Stopwatch) -> Counts:
+        kind: Literal["packed", "stored"] = "stored" if packed is None else "packed"
+        log.debug("picture kept as its file, %s: %s", kind, kept.reason, key=item.source.key, **self._where)
         payload = item.data if packed is None else packed.payload
         with watch.stage("write"):
             location = self._append(item.source.key, payload)
             self._writer.add(
                 IndexRow(
-                    status="stored" if packed is None else "packed",
+                    status=kind,
                     packing=None if packed is None else packed.packing,
                     reason=kept.reason,
                     **_picture_columns(item),
@@ -329,9 +339,11 @@ class _Attempt:
         if failure is None:
             return self._add_original(item, Kept(reason=NOT_LOOKED_AT), watch)
         if isinstance(failure, SourceUnreadable | UsageError):
+            log.info("source quarantined: %s", failure, key=source.key, **self._where)
             self._writer.quarantine(source.key, source.uri, failure, **known)
             return Counts(quarantined=1)
-        if isinstance(failure, NotAPicture) and not self._worker.config.store_others:
+        if isinstance(failure, NotAPicture) and not self._worker.config.sources.store_others:
+            log.debug("left out: %s", failure, key=source.key, **self._where)
             self._writer.skip(source.key, source.uri, str(failure), **known)
             return Counts(skipped=1)
         return self._add_original(item, Kept(reason=str(failure)), watch)
@@ -341,10 +353,11 @@ def _load(config: WorkerConfig) -> list[Codec]:
     """The codecs of a job, the one that pictures get by default first; none where nothing is lost."""
     from lichen.models.registry import load_codec
 
-    if config.lossless:
+    if config.quality.lossless:
         return []
-    names = defaults.CHOICE if config.codec == defaults.AUTO else (config.codec,)
-    return [load_codec(name, device=config.device, precision=config.precision) for name in names]
+    codec = config.codec
+    names = defaults.CHOICE if codec.name == defaults.AUTO else (codec.name,)
+    return [load_codec(name, device=codec.device, precision=codec.precision) for name in names]
 
 
 def _source_columns(item: Item) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from typing import Any
 import fsspec.asyn
 
 from lichen.errors import SourceUnreadable
+from lichen.pipeline.logs import Log
 from lichen.pipeline.sources.secrets import redact_uri
 from lichen.pipeline.sources.stores import open_file_system
 
+log = Log(__name__)
 CHUNK = 1 << 20
 BODY_READS = 3
 """Times that an answer is asked for again whose body broke off; clients repeat only requests without an answer."""
@@ -114,9 +116,10 @@ async def _from_s3(file_system: Any, path: str, reach: Reach, etag: str | None) 
                 raise OSError(f"{len(data)} of {length} bytes came")
         except SourceUnreadable:
             raise
-        except Exception:
+        except Exception as error:
             if attempt == BODY_READS - 1:
                 raise
+            log.info("the store broke off at %s, reading again: %s", uri, error)
             continue
         finally:
             body.close()

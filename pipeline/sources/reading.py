@@ -8,13 +8,16 @@ from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
+from lichen import defaults
 from lichen.errors import SourceUnreadable, UsageError
+from lichen.pipeline.logs import Log
 from lichen.pipeline.sources.base import Source, is_local, local_path, remote_source
 from lichen.pipeline.sources.fetch import CHUNK, Fetched, fetch, too_large
 from lichen.pipeline.sources.secrets import is_redacted, redact_uri
 from lichen.pipeline.sources.stores import open_file_system, open_regular, store_errors
 
-MAX_SOURCE_BYTES = 2 << 30
+log = Log(__name__)
+MAX_SOURCE_BYTES = defaults.SOURCE_BYTES
 """Bytes that a source may have unless told otherwise."""
 
 _CUTS = ((1, 3), (3, 2))
@@ -88,6 +91,7 @@ def _settle(
     """The bytes of a source that match what was listed, or else those that came twice."""
     seen = {sha256(first).digest()}
     for shift, fraction in _CUTS:
+        log.info("the source looks damaged, or is not what its store tells; reading it again", key=source.key)
         data = _reread(source, (shift, shift + len(first) // fraction), len(first), options, max_bytes)
         digest = sha256(data).digest()
         if digest in seen or (matches is not None and matches(data)):

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lichen.choices import OnDuplicate
 from lichen.errors import DuplicateKey, UsageError
 from lichen.pipeline.sources.base import Source
 from lichen.pipeline.sources.secrets import redact_uri
-
-OnDuplicate = Literal["error", "first", "rename"]
 
 _RECENT = 1 << 17
 
@@ -28,8 +27,8 @@ def check_unique(sources: Iterable[Source], on_duplicate: OnDuplicate = "error")
     Keys are compared by 64-bit digests: among ten million, the chance that two different ones meet is 3 in a
     million.
     """
-    if on_duplicate not in ("error", "first", "rename"):
-        raise UsageError(f"on_duplicate must be error, first or rename, not {on_duplicate!r}")
+    if on_duplicate not in get_args(OnDuplicate):
+        raise UsageError(f"on_duplicate must be one of {', '.join(get_args(OnDuplicate))}, not {on_duplicate!r}")
     return _check_unique(sources, on_duplicate)
 
 

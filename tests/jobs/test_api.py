@@ -1,5 +1,7 @@
 """The Python API of the README."""
 
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from PIL import Image
 import lichen
 from lichen import compress, report, verify
 from lichen.errors import ArchiveNotFound
+from lichen.pipeline.archive.reader import Archive
 
 
 def test_the_tour(data_folder: Path, tmp_path: Path) -> None:
@@ -62,3 +65,47 @@ def test_the_readme_runs(data_folder: Path, tmp_path: Path, monkeypatch: pytest.
     exec(compile(quick, "README.md", "exec"), names)
     pixels = names["pixels"]
     assert isinstance(pixels, np.ndarray) and pixels.shape == (727, 1090, 3)
+
+
+def test_reprs_say_several_facts(data_folder: Path, tmp_path: Path) -> None:
+    url, source = str(tmp_path / "archive"), data_folder / "samples"
+    empty = Archive.create(url)
+    assert repr(empty) == f"<Archive {url}: no snapshot yet>"
+    summary = compress(source, url, codec="webp", local=True)
+    kinds = "6 compressed, 0 stored"
+    assert re.fullmatch(
+        rf"<JobSummary [\w-]+: {kinds}, 1\.04 MB became [\d.]+ kB \([\d.]+ % saved\), "
+        r"1 no pictures, snapshot 1, exit code 0>",
+        repr(summary),
+    )
+    assert re.fullmatch(
+        rf"<Archive {re.escape(url)}: 6 pictures \({kinds}\), 1\.04 MB in [\d.]+ kB, snapshot 1>",
+        repr(lichen.open(url)),
+    )
+    assert re.fullmatch(
+        rf"<Report {re.escape(url)}: 6 pictures \({kinds}\), 1\.04 MB became [\d.]+ kB \([\d.]+ % saved\), "
+        r"[\d.]+ bpp, snapshot 1>",
+        repr(report(url)),
+    )
+    again = compress(source, url, codec="webp", local=True)
+    assert repr(again) == "<JobSummary: up to date, 7 sources unchanged, exit code 0>"
+
+
+def test_configurations_and_their_short_forms(data_folder: Path, tmp_path: Path) -> None:
+    source, url = data_folder / "kodak" / "kodim05.png", tmp_path / "archive"
+    quality = lichen.QualityConfig(quality=60, psnr_floor=0, block_psnr_floor=0)
+    compress(source, url, codec=lichen.CodecConfig(name="webp", effort=1), quality=quality, local=True)
+    assert compress(source, url, codec="webp", quality=60, local=True).not_applied == {
+        "effort": (1, 3), "psnr_floor": (0, 30.0), "block_psnr_floor": (0, 24.0)
+    }  # fmt: skip
+    [row] = lichen.open(url).rows()
+    assert row.quality == 60
+
+
+def test_the_face_is_typed() -> None:
+    """No function of the face takes settings that a type checker does not know."""
+    for name in ("compress", "open", "verify", "report", "load_codec"):
+        function = getattr(lichen, name)
+        parameters = inspect.signature(function).parameters.values()
+        assert all(one.kind is not one.VAR_KEYWORD and one.annotation not in ("Any", one.empty) for one in parameters)
+        assert function.__doc__ and name in lichen.__all__

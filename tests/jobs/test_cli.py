@@ -2,14 +2,19 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from lichen import errors
+from lichen.jobs import console
 from lichen.jobs.cli import build_app
+from lichen.jobs.options import JsonOption
 
 KODAK_FOLDER = Path(__file__).parents[1] / "data" / "kodak"
 HEAVY = (
@@ -75,6 +80,48 @@ def test_own_errors_end_with_a_line_and_their_code(error: errors.LichenError, co
     result = CliRunner().invoke(app, ["fail"])
     assert result.exit_code == code == error.exit_code
     assert result.stdout == "" and result.stderr == f"lichen: {error}\n"
+
+
+def test_own_errors_are_a_document_where_json_is_asked_for(tmp_path: Path) -> None:
+    missing = tmp_path / "nothing.lichen"
+    for arguments, code, exit_code in (
+        (["info", str(missing), "--json"], "archive-not-found", 2),
+        (["models", "show", "no-such-codec", "--json"], "unknown-codec", 2),
+        (["report", str(missing), "--worst", "many", "--json"], "usage", 2),
+        (["compress", "--json", "--no-such-option", "a", "b"], "usage", 2),
+    ):
+        result = CliRunner().invoke(build_app(), arguments)
+        told = json.loads(result.stdout)
+        assert (told["code"], told["exit_code"], result.exit_code) == (code, exit_code, exit_code)
+        assert told.keys() == {"code", "message", "exit_code"} and told["message"].strip()
+        assert result.stderr
+    plain = CliRunner().invoke(build_app(), ["info", str(missing)])
+    assert plain.stdout == "" and plain.stderr.startswith("lichen: ")
+
+
+def test_an_answer_that_has_begun_stays_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = build_app()
+
+    @app.command()
+    def fail(as_json: JsonOption = False) -> None:
+        console.write("[1,\n")
+        raise errors.CorruptArchive("half of it is gone")
+
+    result = CliRunner().invoke(app, ["fail", "--json"])
+    assert result.stdout == "[1,\n" and result.stderr == "lichen: half of it is gone\n" and result.exit_code == 1
+
+
+def test_every_option_has_a_help_text() -> None:
+    def parameters(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        for one in command.params:
+            yield name, one
+        for inner, sub in getattr(command, "commands", {}).items():
+            yield from parameters(sub, f"{name} {inner}".strip())
+
+    found = list(parameters(get_command(build_app()), ""))
+    assert len(found) > 100
+    silent = [f"{name} {one.name}" for name, one in found if one.name != "help" and not getattr(one, "help", None)]
+    assert not silent
 
 
 def test_any_other_exception_is_not_hidden() -> None:

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from jobs_support import job_config
 
 from lichen.errors import VerificationFailed
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import LocalStore
 from lichen.pipeline.archive.verified import create_verified
-from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
 from lichen.pipeline.verify import verify_archive
 
@@ -36,7 +36,7 @@ def test_files_that_a_store_damages_on_their_way(
     for key, data in photo_files.items():
         (sources / key).parent.mkdir(parents=True, exist_ok=True)
         (sources / key).write_bytes(data)
-    config = JobConfig(source=str(sources), archive=str(folder), codec="jpeg", executor="local", attempts=1)
+    config = job_config(sources, folder, codec="jpeg", executor="local", attempts=1)
     damaged: list[str] = []
 
     def create(store: LocalStore, path: str, data: bytes) -> bool:

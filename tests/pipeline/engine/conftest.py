@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jobs_support import job_config
 from PIL import Image
 
 from lichen.pipeline.archive.reader import Archive
@@ -120,7 +121,7 @@ def config(tmp_path: Path) -> Callable[..., JobConfig]:
             "lanes": 2,
             **changes,
         }
-        return JobConfig(**values)
+        return job_config(**values)
 
     return make
 

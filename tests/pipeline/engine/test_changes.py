@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jobs_support import job_config
 
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.engine.changes import outside
-from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
 from lichen.pipeline.sources import Source, list_sources
 
@@ -90,6 +90,6 @@ def test_an_archive_does_not_take_itself_in_through_a_link(photo_files: dict[str
     (photos / "a.png").write_bytes(photo_files["photos/budgie.jpg"][:2000])  # stored: the shard begins like a picture
     (photos / "archive").symlink_to(archive)
     archive.mkdir()
-    config = JobConfig(source=str(photos), archive=str(archive), codec="jpeg", executor="local")
+    config = job_config(photos, archive, codec="jpeg", executor="local")
     assert run_job(config).counts.sources == 1
     assert run_job(config).job is None

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jobs_support import job_config
 
 from lichen.errors import UsageError
 from lichen.pipeline.engine.cluster import start_ray
-from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
 
 
@@ -37,5 +37,5 @@ def test_addresses_without_a_cluster_are_refused_at_once(closed: str, monkeypatc
 def test_a_job_for_no_cluster_leaves_nothing_behind(pictures: Callable[..., Path], tmp_path: Path, closed: str) -> None:
     archive = tmp_path / "archive"
     with pytest.raises(UsageError, match="no Ray cluster"):
-        run_job(JobConfig(source=str(pictures(1)), archive=str(archive), address=closed))
+        run_job(job_config(pictures(1), archive, address=closed))
     assert not os.path.lexists(archive)

@@ -20,9 +20,10 @@ from lichen.pipeline.engine.driver import run_job
 
 DRIVER = """
 import sys
-from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.config import CodecConfig, EngineConfig, JobConfig
 from lichen.pipeline.engine.driver import run_job
-run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec="webp", executor="local", shard_pictures=1, lanes=1))
+engine = EngineConfig(executor="local", shard_pictures=1, lanes=1)
+run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec=CodecConfig(name="webp"), engine=engine))
 """
 COUNT = 24
 

@@ -37,9 +37,10 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejects import Quarantined, read_table
 from lichen.pipeline.archive.store import MemoryStore, open_store
 from lichen.pipeline.engine.compress import BELOW_FLOOR, LARGER
-from lichen.pipeline.engine.config import Counts, JobConfig
+from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
-from lichen.pipeline.engine.progress import Progress
+from lichen.pipeline.engine.messages import Counts
+from lichen.pipeline.engine.progress import JobProgress
 from lichen.pipeline.images import read_picture
 from lichen.pipeline.quality import psnr
 from lichen.pipeline.sources import list_sources
@@ -324,7 +325,7 @@ def test_costly_measures_are_sampled(config: Make, name: str) -> None:
 
 def test_progress_is_told(config: Make, pictures: Pictures) -> None:
     job = config(pictures(9))
-    seen: list[Progress] = []
+    seen: list[JobProgress] = []
     summary = run_job(job, seen.append)
     assert seen[-1].counts == summary.counts
     assert [p.counts.sources for p in seen] == sorted(p.counts.sources for p in seen)
@@ -474,7 +475,7 @@ def test_a_stopped_job_goes_on(config: Make, pictures: Pictures, contents: Conte
     job = config(source, shard_pictures=1)
     stop = threading.Event()
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         if progress.shards_done >= 2:
             stop.set()
 

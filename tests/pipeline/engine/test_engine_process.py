@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jobs_support import job_config
 from PIL import Image
 
 from lichen.errors import JobError, LichenError, UnknownCodec, UsageError
@@ -24,8 +25,8 @@ from lichen.pipeline.engine import process
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
-from lichen.pipeline.engine.executor import choose
-from lichen.pipeline.engine.progress import Progress
+from lichen.pipeline.engine.executors import choose
+from lichen.pipeline.engine.progress import JobProgress
 
 Make = Callable[..., JobConfig]
 Pictures = Callable[..., Path]
@@ -33,9 +34,10 @@ Contents = Callable[[str], dict[str, tuple[Any, ...]]]
 
 DRIVER = """
 import sys
-from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.config import CodecConfig, EngineConfig, JobConfig
 from lichen.pipeline.engine.driver import run_job
-run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec="webp", executor="process", shard_pictures=1, lanes=1))
+engine = EngineConfig(executor="process", shard_pictures=1, lanes=1)
+run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec=CodecConfig(name="webp"), engine=engine))
 """
 
 
@@ -84,7 +86,7 @@ def test_killed_workers(config: Make, pictures: Pictures, contents: Contents, tm
     job = config(source, executor="process", shard_pictures=1, lanes=1)
     marks, killed = [2, 8], set()
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         if marks and progress.shards_done >= marks[0]:
             marks.pop(0)
             (pid,) = children(os.getpid())
@@ -120,7 +122,7 @@ def test_a_picture_that_hangs_its_decoder_is_stored(config: Make, pictures: Pict
     (source / "002x.jpg").write_bytes(endless_jpeg())
     seen: list[int] = []
 
-    def watch(_progress: Progress) -> None:
+    def watch(_progress: JobProgress) -> None:
         seen.extend(pid for pid in children(os.getpid()) if pid not in seen)
 
     job = config(source, executor=executor, shard_pictures=2, picture_timeout=1.0)
@@ -143,7 +145,7 @@ def test_a_worker_that_stops_is_replaced(
     job = config(source, executor="process", shard_pictures=1, lanes=1, picture_timeout=1.0)
     stopped: list[int] = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         if progress.shards_done >= 2 and not stopped:
             stopped.extend(children(os.getpid()))
             os.kill(stopped[0], signal.SIGSTOP)
@@ -235,10 +237,10 @@ def test_two_drivers_at_once_do_the_work_once(pictures: Pictures, contents: Cont
     ],
 )
 def test_which_executor_suits_a_job(changes: dict[str, Any], gpus: int, ray_runs: bool, name: str) -> None:
-    config = JobConfig(**{"source": "x", "archive": "y", **changes})
+    config = job_config(**{"source": "x", "archive": "y", **changes})
     assert choose(config, gpus=gpus, ray_runs=ray_runs) == name
 
 
 def test_an_address_is_rays() -> None:
     with pytest.raises(UsageError, match="address"):
-        JobConfig(source="x", archive="y", executor="process", address="auto")
+        job_config("x", "y", executor="process", address="auto")

@@ -22,7 +22,7 @@ from lichen.pipeline.engine import ray_executor
 from lichen.pipeline.engine.compress import NOT_LOOKED_AT
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
-from lichen.pipeline.engine.progress import Progress
+from lichen.pipeline.engine.progress import JobProgress
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -32,9 +32,10 @@ Contents = Callable[[str], dict[str, tuple[Any, ...]]]
 
 DRIVER = """
 import sys
-from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.config import CodecConfig, EngineConfig, JobConfig
 from lichen.pipeline.engine.driver import run_job
-run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec="webp", executor="ray", shard_pictures=1, lanes=1))
+engine = EngineConfig(executor="ray", shard_pictures=1, lanes=1)
+run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], codec=CodecConfig(name="webp"), engine=engine))
 """
 
 
@@ -106,16 +107,23 @@ def workers_below(driver: int) -> list[int]:
 
 
 def test_declared_gpus_fall_back_to_the_cpu_and_metrics_are_exported(
-    small_ray: None, config: Make, pictures: Pictures, contents: Contents, tmp_path: Path
+    small_ray: None,
+    config: Make,
+    pictures: Pictures,
+    contents: Contents,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Also: a Ray that runs already is used and left alone, and the content is that of the local executor."""
     source = pictures(8)
+    (source / "notes.txt").write_text("no picture")
     local = config(source, str(tmp_path / "local"))
     run_job(local)
+    caplog.set_level("DEBUG", logger="lichen")
     job = config(source, executor="ray", gpus_per_worker=0.5, shard_pictures=1)
     scraped = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         if progress.counts.compressed and not scraped:
             scraped.append(_scrape("lichen_pictures_total"))
 
@@ -123,6 +131,8 @@ def test_declared_gpus_fall_back_to_the_cpu_and_metrics_are_exported(
     assert ray.is_initialized()
     assert (summary.counts.compressed, summary.worker_deaths, summary.exit_code) == (8, 0, 0)
     assert contents(job.archive) == contents(local.archive)
+    [left] = [one for one in caplog.records if one.getMessage().startswith("left out")]  # told by the actor
+    assert left.process != os.getpid() and left.key == "notes.txt"  # type: ignore[attr-defined]
     assert 'codec="webp"' in scraped[0] and 'status="compressed"' in scraped[0]
 
 
@@ -147,7 +157,7 @@ def test_killed_workers(config: Make, pictures: Pictures, contents: Contents, tm
     marks = [2, 8]
     killed: list[int] = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: JobProgress) -> None:
         if marks and progress.shards_done >= marks[0]:
             marks.pop(0)
             pid = workers_below(os.getpid())[0]

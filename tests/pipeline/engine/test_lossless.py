@@ -157,9 +157,10 @@ def test_other_peoples_tools_undo_what_lies_in_the_payload_file(kept: Path, albu
 def test_no_network_is_loaded(tmp_path: Path) -> None:
     program = """
 import sys
-from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.engine.config import EngineConfig, JobConfig, QualityConfig
 from lichen.pipeline.engine.driver import run_job
-print(run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], lossless=True, executor="local")).counts.packed)
+lossless, local = QualityConfig(lossless=True), EngineConfig(executor="local")
+print(run_job(JobConfig(source=sys.argv[1], archive=sys.argv[2], quality=lossless, engine=local)).counts.packed)
 print(sorted({"torch", "numba"} & sys.modules.keys()))
 """
     source = tmp_path / "photos"

@@ -18,7 +18,7 @@ from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.engine import driver
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import _Driver, run_job
-from lichen.pipeline.engine.progress import Progress
+from lichen.pipeline.engine.progress import JobProgress
 
 Pictures = Callable[..., Path]
 Make = Callable[..., JobConfig]
@@ -49,11 +49,14 @@ class Rival:
         assert self.noticed.wait(20)
 
 
-def test_at_work(config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_work(
+    config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="lichen")
     rival, made = Rival(monkeypatch), config(pictures(6), shard_pictures=1)
     store, seen = open_store(made.archive), []
 
-    def report(progress: Progress) -> None:
+    def report(progress: JobProgress) -> None:
         seen.append(progress.shards_done)
         if not rival.noticed.is_set():
             rival.take_over(store, progress.job)
@@ -61,7 +64,10 @@ def test_at_work(config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPat
     with pytest.raises(LeaseLost):
         run_job(made, report)
     assert len(seen) == 1  # not another round
-    assert snapshot_numbers(store) == [] and read_done(store, list_jobs(store)[0]) is None
+    [name] = list_jobs(store)
+    assert snapshot_numbers(store) == [] and read_done(store, name) is None
+    told = [(one.getMessage(), getattr(one, "job", None)) for one in caplog.records]
+    assert {("lease of the job taken, generation 0", name), ("lease lost, another driver has it", name)} <= set(told)
 
 
 def test_before_the_snapshot(config: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 
 import pytest
+from jobs_support import job_config
 
 from lichen.errors import SourceUnreadable, StoreError, TooManyFailures, UsageError
 from lichen.pipeline.archive import layout
@@ -14,8 +15,8 @@ from lichen.pipeline.archive.marker import create_marker
 from lichen.pipeline.archive.plan import Grouping, PlannedShard, read_plan
 from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.archive.store import Store, open_store
-from lichen.pipeline.engine.config import Counts, JobConfig, ShardResult, ShardTask
 from lichen.pipeline.engine.executor import Blame, Died, Failed, Finished
+from lichen.pipeline.engine.messages import Counts, ShardResult, ShardTask
 from lichen.pipeline.engine.planner import Planner
 from lichen.pipeline.engine.resources import Resources, plan_resources
 from lichen.pipeline.engine.schedule import LAST_DEATHS, ROOT_DEATHS, SPLIT_PARTS, Schedule
@@ -168,18 +169,18 @@ def test_the_planner_passes_on_what_the_listing_raises(store: Store) -> None:
 def test_nodes_are_divided_into_workers(
     nodes: list[Mapping[str, float]], changes: dict[str, object], expected: Resources
 ) -> None:
-    config = JobConfig(source="x", archive="y", **changes)  # type: ignore[arg-type]
+    config = job_config("x", "y", **changes)
     assert plan_resources(nodes, config) == expected
 
 
 def test_workers_that_fit_nowhere_are_refused() -> None:
     for changes in ({"gpus_per_worker": 1}, {"cpus_per_worker": 64}, {"cpus_per_worker": 64, "workers": 2}):
         with pytest.raises(UsageError, match="no node"):
-            plan_resources([{"CPU": 8}], JobConfig(source="x", archive="y", **changes))  # type: ignore[arg-type]
+            plan_resources([{"CPU": 8}], job_config("x", "y", **changes))
     for changes in ({"workers": 9}, {"workers": 3, "cpus_per_worker": 4}):
         with pytest.raises(UsageError, match="do not fit"):
-            plan_resources([{"CPU": 8}], JobConfig(source="x", archive="y", **changes))  # type: ignore[arg-type]
-    growing = JobConfig(source="x", archive="y", gpus_per_worker=1, cpus_per_worker=4, workers=9, address="auto")
+            plan_resources([{"CPU": 8}], job_config("x", "y", **changes))
+    growing = job_config("x", "y", gpus_per_worker=1, cpus_per_worker=4, workers=9, address="auto")
     assert plan_resources([{"CPU": 8}], growing) == Resources(workers=9, cpus=4, gpus=1)
 
 

@@ -264,11 +264,16 @@ def test_over_http_too(damage: Damage, bucket: Bucket, s3: dict[str, Any]) -> No
         read_source(source)
 
 
-def test_an_answer_that_is_cut_is_asked_for_again(damage: Damage, bucket: Bucket, s3: dict[str, Any]) -> None:
+def test_an_answer_that_is_cut_is_asked_for_again(
+    damage: Damage, bucket: Bucket, s3: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="lichen")
     numbers = itertools.count()
     damage.change = lambda _path, body, _headers: body[:5000] if next(numbers) == 0 else body
     [source] = list_sources(f"{bucket.url}/a.jpg", storage_options=s3)
     assert read_source(source, storage_options=s3) == DATA
+    [told] = [one for one in caplog.records if one.name.startswith("lichen.")]
+    assert told.getMessage().endswith("reading it again") and told.key == source.key  # type: ignore[attr-defined]
 
 
 def test_reading_again_decides(damage: Damage, bucket: Bucket, s3: dict[str, Any]) -> None:

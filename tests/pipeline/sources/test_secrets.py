@@ -12,11 +12,11 @@ import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs_support import job_config
 from sources_support import Bucket, Damage
 
 from lichen.errors import LichenError, SourceUnreadable, StoreError, UsageError
 from lichen.pipeline.archive.store import open_store
-from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.sources import Source, list_sources, read_source
 from lichen.pipeline.sources.secrets import (
     is_redacted,
@@ -278,8 +278,9 @@ def test_the_frozen_configuration_is_the_same_with_and_without(tmp_path: Path) -
         (f"s3://{AWS}:{KEY}@bucket/set", SIGNED, str(tmp_path)),
         ("s3://bucket/set", without_secrets(SIGNED) + "?X-Amz-Signature=another", str(tmp_path)),
     ):
-        config = JobConfig(source=names, archive="a", source_options={"secret": "hunter2"})
+        config = job_config(names, "a", source_options={"secret": "hunter2"})
         assert config.origins == names
+        assert "hunter2" not in repr(config.sources)
         frozen.append(config.frozen(1))
     assert frozen[0] == frozen[1]
     assert not any(secret in str(frozen) for secret in (AWS, KEY, "0123abcd", "hunter2"))
