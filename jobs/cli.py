@@ -69,7 +69,7 @@ class LichenGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except LichenError as error:
-            from lichen.pipeline.sources.secrets import redact
+            from lichen.pipeline.secrets import redact
 
             message = redact(str(error))
             typer.echo(f"lichen: {message}", err=True)

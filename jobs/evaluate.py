@@ -26,9 +26,9 @@ from lichen.jobs.bdrate import Point, bd_rate
 from lichen.jobs.measures import MEASURES, Metric, available
 from lichen.models.classical import ClassicalCodec
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, Codec, Pixels
-from lichen.pipeline.pictures.gather import gather
+from lichen.pipeline.gather import gather
+from lichen.pipeline.secrets import redact_uri
 from lichen.pipeline.sources import list_sources
-from lichen.pipeline.sources.secrets import redact_uri
 
 QUALITIES = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0)
 """The qualities at which learned codecs are reported."""

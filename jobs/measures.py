@@ -16,8 +16,8 @@ from PIL import Image
 from lichen.errors import JobError
 from lichen.models.codec import Pixels
 from lichen.pipeline.measures.ms_ssim import ms_ssim
+from lichen.pipeline.measures.quality import psnr
 from lichen.pipeline.measures.ssimulacra2 import ssimulacra2
-from lichen.pipeline.quality import psnr
 
 Metric: TypeAlias = Literal["psnr", "ms_ssim", "ssimulacra2", "butteraugli"]
 

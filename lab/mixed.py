@@ -26,8 +26,8 @@ from lichen.pipeline.engine.config import Shares
 from lichen.pipeline.engine.feed import Item
 from lichen.pipeline.engine.flatness import FlatMaps
 from lichen.pipeline.engine.look import look_at
-from lichen.pipeline.images import read_picture
-from lichen.pipeline.quality import Quality, measure
+from lichen.pipeline.measures.quality import Quality, measure
+from lichen.pipeline.pictures.reading import read_picture
 from lichen.pipeline.sources import Source
 from lichen.pipeline.target import Target
 

@@ -20,8 +20,8 @@ from lichen.errors import LichenError, UsageError
 from lichen.pipeline.archive.decoding import Unpacked
 from lichen.pipeline.archive.index import IndexRow
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.images import save_picture, to_pil
 from lichen.pipeline.names import is_hidden
+from lichen.pipeline.pictures.reading import save_picture, to_pil
 from lichen.pipeline.pictures.saving import not_carried
 from lichen.pipeline.unpack import unpack
 

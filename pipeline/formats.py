@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Literal
+
+Packing = Literal["jxl-jpeg", "zstd"]
+"""How the original file of a packed picture was made smaller (``lichen.pipeline.pictures.packing``)."""
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -106,3 +111,46 @@ def is_raw_name(name: str) -> bool:
 
 def _le32(data: bytes, offset: int) -> int:
     return int.from_bytes(data[offset : offset + 4], "little")
+
+
+# --- files that hold or list pictures ---------------------------------------------------------------
+
+_PACKED = "an archive in which pictures cannot be read singly; unpack it first, or make a plain .tar of it"
+_LIST = "no manifest; as one lichen reads .txt with one URI a line, and .parquet with a column 'uri'"
+_DATA = "a container of data that lichen does not read; export the picture files from it"
+
+_PACKED_NAMES = (
+    "zip", "zipx", "7z", "rar", "cbz", "cbr", "cb7", "gz", "bz2", "xz", "zst", "lz4", "lzma", "z", "ace", "arj",
+    "cab", "iso", "dmg", "img", "squashfs", "sqsh", "cpio", "ar", "deb", "rpm", "jar", "docx", "pptx", "epub",
+)  # fmt: skip
+_LIST_NAMES = ("csv", "tsv", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "lst", "list", "xlsx", "ods", "html")
+_DATA_NAMES = (
+    "npy", "npz", "h5", "hdf5", "hdf", "tfrecord", "tfrecords", "rec", "lmdb", "mdb", "mds", "beton", "arrow",
+    "feather", "orc", "avro", "pkl", "pickle", "pt", "pth", "mat", "sqlite", "db", "lance",
+)  # fmt: skip
+CONTAINERS: Mapping[str, str] = {
+    **dict.fromkeys(_PACKED_NAMES, _PACKED),
+    **dict.fromkeys(_LIST_NAMES, _LIST),
+    **dict.fromkeys(_DATA_NAMES, _DATA),
+}
+"""Endings of the names of files that hold or list others, and what to do with one."""
+_CONTAINER_MAGIC = (
+    (0, b"PK\x03\x04", _PACKED),
+    (0, b"PK\x05\x06", _PACKED),
+    (0, b"7z\xbc\xaf\x27\x1c", _PACKED),
+    (0, b"Rar!\x1a\x07", _PACKED),
+    (0, b"\x1f\x8b", _PACKED),
+    (0, b"BZh", _PACKED),
+    (0, b"\xfd7zXZ\0", _PACKED),
+    (0, b"\x28\xb5\x2f\xfd", _PACKED),
+    (257, b"ustar", "a tar file; give it a name that ends in .tar"),
+    (0, b"PAR1", "a Parquet file; as a manifest it needs a name that ends in .parquet"),
+    (0, b"\x89HDF", _DATA),
+    (0, b"\x93NUMPY", _DATA),
+    (0, b"SQLite format 3\0", _DATA),
+)
+
+
+def container(data: bytes) -> str | None:
+    """What a file with these first bytes is, and what to do with it, if it holds or lists others; else None."""
+    return next((kind for offset, magic, kind in _CONTAINER_MAGIC if data.startswith(magic, offset)), None)

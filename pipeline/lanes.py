@@ -12,9 +12,6 @@ from lichen.errors import UsageError
 from lichen.models.codec import BATCH_PIXELS, Codec
 from lichen.pipeline.closing import Closing
 
-LARGE_PIXELS = 1 << 24
-"""Pictures with more pixels are opened, compressed and decoded alone."""
-
 MAX_GPU_LANES = 8
 
 

@@ -74,7 +74,7 @@ class Log:
     def _log(self, level: int, message: str, values: tuple[object, ...], fields: dict[str, str]) -> None:
         if not self._logger.isEnabledFor(level):
             return
-        from lichen.pipeline.sources.secrets import redact
+        from lichen.pipeline.secrets import redact
 
         assert fields.keys() <= set(FIELDS)
         known = {"job": fields["shard"].partition(".")[0], **fields} if "shard" in fields else fields

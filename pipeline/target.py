@@ -16,7 +16,7 @@ from lichen.errors import UsageError
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, STEPS_OF_QUALITY
 
 if TYPE_CHECKING:
-    from lichen.pipeline.quality import Quality
+    from lichen.pipeline.measures.quality import Quality
 
 QUALITY_STEP = 15.0
 """By how much a fixed quality rises while a picture is below its floors."""

@@ -16,7 +16,8 @@ from lichen.errors import ArchiveError, LichenError
 from lichen.pipeline.archive.decoding import Codecs, Pieces, Unpacked, codec_of, decode_all, held, load_codecs, windows
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.lanes import LARGE_PIXELS, Lanes, group_pixels
+from lichen.pipeline.lanes import Lanes, group_pixels
+from lichen.pipeline.pictures.limits import LARGE_PIXELS
 
 AHEAD_GROUPS = 4
 """Groups for each lane that are on their way: with fewer, a slow one would leave the other lanes without work."""

@@ -30,9 +30,9 @@ from lichen.pipeline.archive.payload_list import PayloadSizes, read_payloads
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.snapshot import PayloadFile, Snapshot, snapshot_numbers
 from lichen.pipeline.archive.verified import stored_sha256, wrong_size
-from lichen.pipeline.images import read_picture, to_pil
+from lichen.pipeline.measures.quality import measure
 from lichen.pipeline.originals import Kept, Originals
-from lichen.pipeline.quality import measure
+from lichen.pipeline.pictures.reading import read_picture, to_pil
 from lichen.pipeline.select import select
 from lichen.pipeline.unpack import unpack
 

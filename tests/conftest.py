@@ -101,8 +101,8 @@ def _write_archive(
     from lichen.pipeline.archive.reader import Archive
     from lichen.pipeline.archive.shard import ShardWriter
     from lichen.pipeline.archive.snapshot_writer import write_snapshot
-    from lichen.pipeline.images import pack_side, read_picture
-    from lichen.pipeline.quality import measure
+    from lichen.pipeline.measures.quality import measure
+    from lichen.pipeline.pictures.reading import pack_side, read_picture
 
     archive = Archive.create(str(url), exist_ok=True)
     codec = codec or load_codec("webp")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lichen.pipeline.images import Picture, to_pil
-from lichen.pipeline.side import pack_side, unpack_side
+from lichen.pipeline.pictures.reading import Picture, to_pil
+from lichen.pipeline.pictures.side import pack_side, unpack_side
 
 DATA = Path(__file__).parent / "data"
 MESSY, CASES = DATA / "messy", DATA / "cases"

@@ -12,7 +12,7 @@ from golden import FOLDER
 from PIL import Image
 
 import lichen
-from lichen.pipeline.images import unpack_side
+from lichen.pipeline.pictures.reading import unpack_side
 
 VERSIONS = sorted(path for path in FOLDER.iterdir() if path.is_dir())
 

@@ -32,10 +32,11 @@ def test_models_have_few_arrows_and_no_circle() -> None:
     assert imports.floors(rooms) <= 6
 
 
-def test_jobs_have_no_circle() -> None:
-    inner = imports.modules("jobs")
+@pytest.mark.parametrize(("package", "floors"), [("pipeline", 9), ("jobs", 6)])
+def test_there_is_no_circle(package: str, floors: int) -> None:
+    inner = imports.modules(package)
     TopologicalSorter(inner).prepare()
-    assert imports.floors(imports.rooms(inner)) <= 6
+    assert imports.floors(imports.rooms(inner)) <= floors
 
 
 def test_neither_scheme_knows_the_other() -> None:

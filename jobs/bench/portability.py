@@ -154,7 +154,7 @@ def child() -> None:
 
 def load_rgb(path: Path) -> NDArray[np.uint8]:
     """The ``(H, W, 3)`` pixels of a picture file."""
-    from lichen.pipeline.images import read_picture
+    from lichen.pipeline.pictures.reading import read_picture
 
     return read_picture(path.read_bytes(), name=path.name).pixels
 

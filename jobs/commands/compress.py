@@ -105,7 +105,7 @@ def _show(live: Live, progress: JobProgress) -> None:
 
 def _tell(summary: JobSummary, archive: str) -> None:
     from lichen.jobs.display import bytes_text, duration, many, outcomes, percent, shown
-    from lichen.pipeline.sources.secrets import redact_uri
+    from lichen.pipeline.secrets import redact_uri
 
     counts = summary.counts
     if summary.job is None:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from lichen.errors import LichenError, NotAPicture, SourceUnreadable, TrainingError, UnsupportedPicture
-from lichen.pipeline.pictures.gather import gather
+from lichen.pipeline.gather import gather
 from lichen.pipeline.sources import Source, list_sources
 
 MIDDLE_SIDE = 512

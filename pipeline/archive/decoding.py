@@ -17,9 +17,9 @@ from lichen.models import bitstream
 from lichen.models.classical import stated_size
 from lichen.models.codec import Codec, Decoded, Pixels
 from lichen.pipeline.archive.index import IndexRow, Placement
-from lichen.pipeline.images import PILLOW_ERRORS, check_openable
-from lichen.pipeline.packing import unpack
-from lichen.pipeline.side import Side, apply_side
+from lichen.pipeline.pictures.packing import unpack
+from lichen.pipeline.pictures.reading import PILLOW_ERRORS, check_openable
+from lichen.pipeline.pictures.side import Side, apply_side
 
 P = TypeVar("P", bound=Placement)
 Pieces: TypeAlias = tuple[bytes, bytes]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from lichen import defaults
 from lichen.errors import ArchiveError, CorruptArchive, UsageError
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.bounded import BoundedParquet, parquet_errors
 from lichen.pipeline.archive.commit import ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.lease import is_live
@@ -22,6 +21,7 @@ from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.snapshot import Snapshot, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.store import Entry, Store
+from lichen.pipeline.parquet.bounded import BoundedParquet, parquet_errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ import pyarrow.parquet as pq
 
 from lichen.errors import CorruptArchive
 from lichen.pipeline.archive.layout import DIGEST_PATTERN, FORMAT, is_name
+from lichen.pipeline.formats import Packing
 
 ROW_GROUP = 10_000
 MAX_OFFSET = 2**48
@@ -45,8 +46,6 @@ MAX_SIDE = 2**31 - 1
 """Pixels along one side of a picture."""
 
 Status = Literal["compressed", "packed", "stored"]
-Packing = Literal["jxl-jpeg", "zstd"]
-"""How the original file of a packed picture was made smaller (``lichen.pipeline.packing``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

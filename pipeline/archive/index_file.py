@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 
 from lichen.errors import CorruptArchive, MissingObject
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.bounded import MAX_FOOTER, BoundedParquet, parquet_errors
 from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table, with_later_columns
 from lichen.pipeline.archive.payload_list import PayloadSizes
 from lichen.pipeline.archive.snapshot import IndexPart, Snapshot
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.parquet.bounded import MAX_FOOTER, BoundedParquet, parquet_errors
 
 
 class IndexFile:

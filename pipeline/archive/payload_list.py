@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from lichen.errors import CorruptArchive, MissingObject
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.manifest import MAX_INTEGER, FileRecord
 from lichen.pipeline.archive.snapshot import PayloadFile, Snapshot
 from lichen.pipeline.archive.store import Store
+from lichen.pipeline.parquet.bounded import BoundedParquet
 
 GROUP_ROWS = 2_000
 """Payload files of a row group, some 150 kB."""

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 
 from lichen.errors import CorruptArchive, LeaseLost
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.manifest import dump, load
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.archive.verified import create_verified
+from lichen.pipeline.parquet.bounded import BoundedParquet
+from lichen.pipeline.secrets import is_redacted, redact_uri
 from lichen.pipeline.sources import Source
-from lichen.pipeline.sources.secrets import is_redacted, redact_uri
 
 MAX_PART_BYTES = 1 << 30
 MAX_PART_SHARDS = 64

@@ -291,7 +291,7 @@ class Archive(Mapping[str, Image.Image]):
                     yield place.key, image
 
     def _decode(self, places: Sequence[Placement], skip_undecodable: bool) -> list[Image.Image | None]:
-        from lichen.pipeline.images import to_pil
+        from lichen.pipeline.pictures.reading import to_pil
 
         images: list[Image.Image | None] = []
         for found in decode_all(load_codecs(self.codec, places), places, self.payloads(places)):

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.store import Store
-from lichen.pipeline.sources.secrets import redact, redact_uri
+from lichen.pipeline.parquet.bounded import BoundedParquet
+from lichen.pipeline.secrets import redact, redact_uri
 
 MAX_TABLE_BYTES = 1 << 30
 

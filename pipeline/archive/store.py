@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from lichen.errors import UsageError
 from lichen.pipeline.archive.store_base import READERS, TIMEOUT, Entry, Store
 from lichen.pipeline.archive.store_local import LocalStore
-from lichen.pipeline.sources.secrets import redact, split_credentials
+from lichen.pipeline.secrets import redact, split_credentials
 
 __all__ = ["READERS", "Entry", "LocalStore", "MemoryStore", "Store", "open_store"]
 

@@ -22,10 +22,10 @@ from fsspec.asyn import AsyncFileSystem
 
 from lichen.errors import CorruptArchive, MissingObject, StoreError
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.ranges import MAX_GAP, MAX_REQUEST, plan_ranges
-from lichen.pipeline.archive.store_file import StoreFile
 from lichen.pipeline.logs import Log
-from lichen.pipeline.sources.secrets import redact
+from lichen.pipeline.parquet.store_file import StoreFile
+from lichen.pipeline.ranges import MAX_GAP, MAX_REQUEST, plan_ranges
+from lichen.pipeline.secrets import redact
 
 log = Log(__name__)
 READERS = 8

@@ -17,9 +17,9 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import LocalStore, Store
 from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_table, skipped_sources
 from lichen.pipeline.engine.config import JobConfig
+from lichen.pipeline.secrets import without_secrets
 from lichen.pipeline.sources import Source
 from lichen.pipeline.sources.base import is_local, local_path
-from lichen.pipeline.sources.secrets import without_secrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

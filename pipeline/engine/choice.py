@@ -16,7 +16,7 @@ from lichen.pipeline.engine.compress import LARGER, Compressed, Compressor, Kept
 from lichen.pipeline.engine.config import Shares
 from lichen.pipeline.engine.feed import Item
 from lichen.pipeline.engine.look import look_at
-from lichen.pipeline.quality import Quality
+from lichen.pipeline.measures.quality import Quality
 from lichen.pipeline.target import Floors, Target
 
 ENOUGH = 60.0

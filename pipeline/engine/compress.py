@@ -18,9 +18,9 @@ from lichen.pipeline.engine.config import Shares
 from lichen.pipeline.engine.feed import Item
 from lichen.pipeline.engine.flatness import FlatMaps
 from lichen.pipeline.engine.messages import STAGES
-from lichen.pipeline.images import Picture, pack_side
-from lichen.pipeline.quality import Quality, measure
-from lichen.pipeline.side import apply_side
+from lichen.pipeline.measures.quality import Quality, measure
+from lichen.pipeline.pictures.reading import Picture, pack_side
+from lichen.pipeline.pictures.side import apply_side
 from lichen.pipeline.target import Search, Target
 
 BROKEN_AFTER = 8

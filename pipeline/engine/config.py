@@ -267,7 +267,7 @@ class JobConfig:
     def names(self) -> tuple[str, ...]:
         """The sources as they are frozen: the same whether a password or signature stands in them, or comes
         from elsewhere."""
-        from lichen.pipeline.sources.secrets import without_secrets
+        from lichen.pipeline.secrets import without_secrets
 
         return tuple(without_secrets(name) for name in self.origins)
 

@@ -24,12 +24,12 @@ from lichen.errors import (
     UsageError,
 )
 from lichen.pipeline.engine.patience import Patience
-from lichen.pipeline.images import MAX_PIXELS, Picture, read_picture
-from lichen.pipeline.lanes import LARGE_PIXELS
 from lichen.pipeline.logs import Log
+from lichen.pipeline.pictures.limits import LARGE_PIXELS
+from lichen.pipeline.pictures.reading import MAX_PIXELS, Picture, read_picture
+from lichen.pipeline.secrets import redact_uri
 from lichen.pipeline.sources import MAX_SOURCE_BYTES, Source, read_again, read_source
 from lichen.pipeline.sources.base import is_local
-from lichen.pipeline.sources.secrets import redact_uri
 
 log = Log(__name__)
 AHEAD_BYTES = 128 * 1024 * 1024

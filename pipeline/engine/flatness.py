@@ -1,4 +1,4 @@
-"""Where a picture is exactly flat, and how finely that is worth telling (the other side: ``lichen.pipeline.flat``).
+"""Where a picture is exactly flat, and how finely that is worth telling (read by ``lichen.pipeline.pictures.flat``).
 
 A colour counts if it fills at least ``LEAST`` whole squares of 8 pixels. How much a map costs depends on its squares:
 of 16 pixels it is a tenth to a fiftieth of one by the pixel. So each payload gets the finest that costs no more than
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lichen.models.codec import Pixels
-from lichen.pipeline.flat import MAX_COLOURS, MAX_LEVEL, Flat, paint
 from lichen.pipeline.measures.kernels import kernel
-from lichen.pipeline.side import with_flat
+from lichen.pipeline.pictures.flat import MAX_COLOURS, MAX_LEVEL, Flat, paint
+from lichen.pipeline.pictures.side import with_flat
 
 LEAST = 16
 SHARE = 0.02

@@ -21,7 +21,7 @@ from lichen.pipeline.archive.store import Store
 from lichen.pipeline.engine.executor import Blame, Died, Event, Failed, Finished
 from lichen.pipeline.engine.messages import Counts, ShardTask
 from lichen.pipeline.logs import Log
-from lichen.pipeline.sources.secrets import redact_uri
+from lichen.pipeline.secrets import redact_uri
 
 log = Log(__name__)
 ROOT_DEATHS = 2

@@ -54,10 +54,11 @@ from lichen.pipeline.engine.flatness import FlatMaps
 from lichen.pipeline.engine.look import look_at
 from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.patience import Patience
-from lichen.pipeline.lanes import LARGE_PIXELS, Lanes, group_pixels
+from lichen.pipeline.lanes import Lanes, group_pixels
 from lichen.pipeline.logs import Log
-from lichen.pipeline.packing import Packed, pack
-from lichen.pipeline.quality import measure
+from lichen.pipeline.measures.quality import measure
+from lichen.pipeline.pictures.limits import LARGE_PIXELS
+from lichen.pipeline.pictures.packing import Packed, pack
 
 Observer = Callable[[str, Counts], None]
 """Called with the attempt and what was added to it, after every group, from any thread."""

@@ -7,7 +7,7 @@ import re
 from lichen.errors import DamagedPicture, UnsupportedPicture
 from lichen.pipeline.pictures.directory import check_exif
 from lichen.pipeline.pictures.limits import check_size
-from lichen.pipeline.side import Block
+from lichen.pipeline.pictures.side import Block
 
 _SDR_PRIMARIES = {1, 2, 5, 6}
 _SDR_TRANSFERS = {1, 2, 6, 13, 14, 15}

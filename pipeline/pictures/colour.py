@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lichen.pipeline.side import Block
+from lichen.pipeline.pictures.side import Block
 
 Matrix = NDArray[np.float64]
 Chromaticity = tuple[float, float]

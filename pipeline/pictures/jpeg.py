@@ -17,7 +17,7 @@ import simplejpeg
 from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures.directory import check_exif
 from lichen.pipeline.pictures.limits import MAX_PIECES, check_size, trailer
-from lichen.pipeline.side import Block
+from lichen.pipeline.pictures.side import Block
 
 MAX_SCANS = 500
 """Most scans of a JPEG, by libjpeg-turbo's own advice: no real file has more."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures.limits import check_size
-from lichen.pipeline.side import Block
+from lichen.pipeline.pictures.side import Block
 
 MAX_TILES = 1 << 14
 MAX_CODE_BLOCKS = 1 << 21

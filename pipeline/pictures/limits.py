@@ -10,10 +10,13 @@ import zlib
 from collections.abc import Sequence
 
 from lichen.errors import UndecodablePicture, UnsupportedPicture
-from lichen.pipeline.side import MAX_BLOCKS, MAX_SECTION, Block
+from lichen.pipeline.pictures.side import MAX_BLOCKS, MAX_SECTION, Block
 
 MAX_PIXELS = 1 << 28
 """Default limit of pixels in one picture; a file that declares more is taken for a decompression bomb."""
+
+LARGE_PIXELS = 1 << 24
+"""Pictures with more pixels are opened, compressed and decoded alone."""
 
 MAX_PROFILE = 1 << 20
 """Longest colour profile or text that is unpacked from compressed metadata; Pillow has the same limit."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures.colour import has_profile
 from lichen.pipeline.pictures.limits import MAX_PIECES, MAX_PROFILE, MAX_TEXTS, check_size, unpack_within
-from lichen.pipeline.side import MAX_BLOCKS, Block
+from lichen.pipeline.pictures.side import MAX_BLOCKS, Block
 
 _CONSUMED = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf", b"sPLT", b"hIST"}
 _TEXT = {b"tEXt", b"zTXt", b"iTXt"}

@@ -6,7 +6,7 @@ import re
 
 from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures.limits import check_size, trailer
-from lichen.pipeline.side import Block
+from lichen.pipeline.pictures.side import Block
 
 _BMP_V4, _BMP_SRGB = 108, (b"BGRs", b" niW")
 _BMP_MASKS, _BMP_UNPACKED = 3, (0, 3, 6)

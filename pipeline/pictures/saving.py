@@ -14,7 +14,7 @@ from lichen.models.codec import Pixels
 from lichen.pipeline.pictures.colour import meant_profile
 from lichen.pipeline.pictures.directory import check_exif
 from lichen.pipeline.pictures.pillow import MODES, PILLOW_ERRORS
-from lichen.pipeline.side import Block, HasSide, Side
+from lichen.pipeline.pictures.side import Block, HasSide, Side
 
 _MAX_SEGMENT = 65533
 _MAX_DENSITY = 65535

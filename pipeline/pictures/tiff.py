@@ -16,7 +16,7 @@ from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
 from lichen.pipeline.pictures import jpeg
 from lichen.pipeline.pictures.directory import EXIF_IFD, GPS_IFD, Directories, Entry
 from lichen.pipeline.pictures.limits import MAX_PIECES, check_size
-from lichen.pipeline.side import Block
+from lichen.pipeline.pictures.side import Block
 
 # Layout of the pixels, used up by decoding.
 _STRUCTURE = {254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 297, 317}

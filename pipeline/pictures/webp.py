@@ -7,7 +7,7 @@ import struct
 from lichen.errors import DamagedPicture, UnsupportedPicture
 from lichen.pipeline.pictures.directory import check_exif
 from lichen.pipeline.pictures.limits import check_size
-from lichen.pipeline.side import MAX_BLOCKS, Block
+from lichen.pipeline.pictures.side import MAX_BLOCKS, Block
 
 _ANIMATED = 0x02
 _PIXELS = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}

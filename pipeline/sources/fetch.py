@@ -17,7 +17,7 @@ import fsspec.asyn
 
 from lichen.errors import SourceUnreadable
 from lichen.pipeline.logs import Log
-from lichen.pipeline.sources.secrets import redact_uri
+from lichen.pipeline.secrets import redact_uri
 from lichen.pipeline.sources.stores import open_file_system
 
 log = Log(__name__)

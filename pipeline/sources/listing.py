@@ -19,10 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from lichen.errors import LichenError, SourceUnreadable, UsageError
-from lichen.pipeline.sources.base import Source, is_local, local_path, remote_source
-from lichen.pipeline.sources.manifests import Entry, read_manifest
-from lichen.pipeline.sources.named import refuse_container
-from lichen.pipeline.sources.secrets import (
+from lichen.pipeline.secrets import (
     redact,
     redact_uri,
     split_credentials,
@@ -30,6 +27,9 @@ from lichen.pipeline.sources.secrets import (
     without_query,
     without_secrets,
 )
+from lichen.pipeline.sources.base import Source, is_local, local_path, remote_source
+from lichen.pipeline.sources.manifests import Entry, read_manifest
+from lichen.pipeline.sources.named import refuse_container
 from lichen.pipeline.sources.stores import check_regular, open_file_system, shown_cause, store_errors
 from lichen.pipeline.sources.tars import tar_members
 from lichen.pipeline.sources.walks import ToUri, has_entries, local_source, walk_local, walk_remote, walk_s3

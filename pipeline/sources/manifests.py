@@ -14,10 +14,10 @@ from typing import IO, Any
 import pyarrow as pa
 
 from lichen.errors import CorruptArchive, UsageError
-from lichen.pipeline.archive.bounded import BoundedParquet
-from lichen.pipeline.archive.store_file import StoreFile
+from lichen.pipeline.parquet.bounded import BoundedParquet
+from lichen.pipeline.parquet.store_file import StoreFile
+from lichen.pipeline.secrets import redact_uri, without_query
 from lichen.pipeline.sources.base import is_utf8
-from lichen.pipeline.sources.secrets import redact_uri, without_query
 from lichen.pipeline.sources.stores import open_binary, store_errors
 
 MAX_LINE = 1 << 16

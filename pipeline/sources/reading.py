@@ -11,9 +11,9 @@ from typing import Any
 from lichen import defaults
 from lichen.errors import SourceUnreadable, UsageError
 from lichen.pipeline.logs import Log
+from lichen.pipeline.secrets import is_redacted, redact_uri
 from lichen.pipeline.sources.base import Source, is_local, local_path, remote_source
 from lichen.pipeline.sources.fetch import CHUNK, Fetched, fetch, too_large
-from lichen.pipeline.sources.secrets import is_redacted, redact_uri
 from lichen.pipeline.sources.stores import open_file_system, open_regular, store_errors
 
 log = Log(__name__)

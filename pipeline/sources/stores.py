@@ -12,8 +12,8 @@ from typing import IO, Any
 import fsspec
 
 from lichen.errors import LichenError, SourceUnreadable, UsageError
+from lichen.pipeline.secrets import redact, redact_uri, secret_values, split_credentials
 from lichen.pipeline.sources.base import is_local, key_text, local_path
-from lichen.pipeline.sources.secrets import redact, redact_uri, secret_values, split_credentials
 
 _KINDS = {
     stat.S_ISDIR: "a folder",

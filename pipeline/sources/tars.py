@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from lichen.errors import SourceUnreadable
+from lichen.pipeline.secrets import redact_uri
 from lichen.pipeline.sources.base import Source, is_hidden, key_text
-from lichen.pipeline.sources.secrets import redact_uri
 from lichen.pipeline.sources.stores import open_binary, store_errors
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")

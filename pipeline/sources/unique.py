@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lichen.choices import OnDuplicate
 from lichen.errors import DuplicateKey, UsageError
+from lichen.pipeline.secrets import redact_uri
 from lichen.pipeline.sources.base import Source
-from lichen.pipeline.sources.secrets import redact_uri
 
 _RECENT = 1 << 17
 

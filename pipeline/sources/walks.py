@@ -15,8 +15,8 @@ from typing import Any
 import fsspec
 
 from lichen.errors import SourceUnreadable
+from lichen.pipeline.secrets import redact_uri
 from lichen.pipeline.sources.base import Source, is_hidden, key_text, local_uri, remote_source
-from lichen.pipeline.sources.secrets import redact_uri
 from lichen.pipeline.sources.stores import check_regular, store_errors
 
 MAX_DEPTH = 200

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.errors import UsageError
-from lichen.pipeline.quality import Quality
+from lichen.pipeline.measures.quality import Quality
 from lichen.pipeline.target import TOLERANCE, Floors, Search, Target, shortfall
 
 

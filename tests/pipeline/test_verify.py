@@ -14,7 +14,7 @@ from lichen.errors import CorruptArchive, UsageError
 from lichen.pipeline.archive.index import IndexRow, to_rows, to_table
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import crc32c
-from lichen.pipeline.images import pack_side, unpack_side
+from lichen.pipeline.pictures.reading import pack_side, unpack_side
 from lichen.pipeline.verify import verify_archive
 
 PICTURES = 6

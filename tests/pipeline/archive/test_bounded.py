@@ -16,10 +16,15 @@ from hypothesis import strategies as st
 
 from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import bounded, layout, rejects
-from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.index import SCHEMA
 from lichen.pipeline.archive.index_file import IndexFile, open_index
-from lichen.pipeline.archive.pages import (
+from lichen.pipeline.archive.plan import Grouping, read_plan, write_plan
+from lichen.pipeline.archive.rejects import Quarantined, Skipped
+from lichen.pipeline.archive.shard import ShardWriter
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
+from lichen.pipeline.archive.store import Store, open_store
+from lichen.pipeline.parquet.bounded import BoundedParquet
+from lichen.pipeline.parquet.pages import (
     DATA,
     DELTA_LENGTHS,
     DELTA_STRINGS,
@@ -28,11 +33,6 @@ from lichen.pipeline.archive.pages import (
     check_lengths,
     read_pages,
 )
-from lichen.pipeline.archive.plan import Grouping, read_plan, write_plan
-from lichen.pipeline.archive.rejects import Quarantined, Skipped
-from lichen.pipeline.archive.shard import ShardWriter
-from lichen.pipeline.archive.snapshot_writer import write_snapshot
-from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.sources import Source
 
 PAYLOAD = "20260101T000000-aaaaaa.00000-0123456789ab.bin"
@@ -295,7 +295,7 @@ FOOTERS = """
 import io, struct, sys
 import pyarrow as pa, pyarrow.parquet as pq
 from lichen.errors import CorruptArchive
-from lichen.pipeline.archive.bounded import BoundedParquet
+from lichen.pipeline.parquet.bounded import BoundedParquet
 
 table = pa.table({"key": [f"k{n:05d}" for n in range(50)], "n": list(range(50)), "s": ["x" * 20] * 50})
 buffer = io.BytesIO()

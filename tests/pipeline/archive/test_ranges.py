@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lichen.pipeline.archive.ranges import plan_ranges
+from lichen.pipeline.ranges import plan_ranges
 
 ranges = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 400)), max_size=40)
 

@@ -35,7 +35,7 @@ from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
-from lichen.pipeline.images import Picture, pack_side, read_picture
+from lichen.pipeline.pictures.reading import Picture, pack_side, read_picture
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6  # turned by 90 degrees

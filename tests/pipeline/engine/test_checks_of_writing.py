@@ -19,7 +19,7 @@ from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.engine import compress
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
-from lichen.pipeline.images import Picture, pack_side
+from lichen.pipeline.pictures.reading import Picture, pack_side
 from lichen.pipeline.verify import verify_archive
 
 Pictures = Callable[..., Path]

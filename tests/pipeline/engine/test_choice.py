@@ -29,9 +29,9 @@ from lichen.pipeline.engine.driver import run_job
 from lichen.pipeline.engine.feed import Item
 from lichen.pipeline.engine.look import look_at
 from lichen.pipeline.export import export
-from lichen.pipeline.images import read_picture
-from lichen.pipeline.quality import measure
-from lichen.pipeline.side import apply_side
+from lichen.pipeline.measures.quality import measure
+from lichen.pipeline.pictures.reading import read_picture
+from lichen.pipeline.pictures.side import apply_side
 from lichen.pipeline.sources import Source
 from lichen.pipeline.target import Floors, Target
 from lichen.pipeline.verify import verify_archive

@@ -41,8 +41,8 @@ from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
 from lichen.pipeline.engine.messages import Counts
 from lichen.pipeline.engine.progress import JobProgress
-from lichen.pipeline.images import read_picture
-from lichen.pipeline.quality import psnr
+from lichen.pipeline.measures.quality import psnr
+from lichen.pipeline.pictures.reading import read_picture
 from lichen.pipeline.sources import list_sources
 
 DATA = Path(__file__).parents[2] / "data"

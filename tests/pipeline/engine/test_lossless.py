@@ -33,7 +33,7 @@ from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.engine.compress import LARGER, LOSSLESS, SMALLER
 from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.driver import run_job
-from lichen.pipeline.packing import Packed, pack
+from lichen.pipeline.pictures.packing import Packed, pack
 from lichen.pipeline.report import make_report
 from lichen.pipeline.verify import verify_archive
 

@@ -18,8 +18,8 @@ from PIL import Image, ImageCms
 from lichen.errors import UnsupportedPicture
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.export import export
-from lichen.pipeline.images import read_picture, save_picture
 from lichen.pipeline.pictures.colour import meant_profile
+from lichen.pipeline.pictures.reading import read_picture, save_picture
 from lichen.pipeline.pictures.saving import not_carried
 from lichen.pipeline.select import select
 

@@ -13,7 +13,7 @@ from pictures_support import ALPHA, CASES, MESSY, RGB, encoded, round_trip
 from PIL import Image
 
 from lichen.errors import NotAPicture, UndecodablePicture, UnsupportedPicture
-from lichen.pipeline.images import Picture, read_picture
+from lichen.pipeline.pictures.reading import Picture, read_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

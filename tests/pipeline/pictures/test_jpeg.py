@@ -13,8 +13,8 @@ from pictures_support import CASES, DATA, encoded
 from PIL import Image
 
 from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
-from lichen.pipeline.images import read_picture
 from lichen.pipeline.pictures import jpeg
+from lichen.pipeline.pictures.reading import read_picture
 
 SAMPLES = sorted((DATA / "samples").glob("*.jpg"))
 with Image.open(SAMPLES[0]) as _image:

@@ -13,10 +13,10 @@ from pictures_support import RGB, chunk, encoded, png_before_pixels, png_with
 from PIL import Image
 
 from lichen.errors import CorruptArchive, LichenError, UndecodablePicture, UnsupportedPicture
-from lichen.pipeline.images import read_picture, to_pil
 from lichen.pipeline.pictures.directory import Directories, check_exif
 from lichen.pipeline.pictures.limits import MAX_PROFILE
-from lichen.pipeline.side import Side
+from lichen.pipeline.pictures.reading import read_picture, to_pil
+from lichen.pipeline.pictures.side import Side
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -131,7 +131,7 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 from lichen.errors import LichenError
-from lichen.pipeline.images import read_picture, to_pil
+from lichen.pipeline.pictures.reading import read_picture, to_pil
 files = [(path.name, path.read_bytes()) for path in sorted(Path(sys.argv[1]).iterdir())]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name, data in files:

@@ -26,9 +26,9 @@ from lichen.errors import (
     UnsupportedPicture,
     UsageError,
 )
-from lichen.pipeline.images import grey_plane, read_picture, save_picture, to_pil
+from lichen.pipeline.pictures.reading import grey_plane, read_picture, save_picture, to_pil
 from lichen.pipeline.pictures.saving import not_carried
-from lichen.pipeline.side import Side, pack_side, unpack_side
+from lichen.pipeline.pictures.side import Side, pack_side, unpack_side
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

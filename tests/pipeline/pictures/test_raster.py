@@ -13,7 +13,7 @@ from pictures_support import RGB, encoded
 from PIL import Image
 
 from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
-from lichen.pipeline.images import read_picture, save_picture, to_pil
+from lichen.pipeline.pictures.reading import read_picture, save_picture, to_pil
 from lichen.pipeline.pictures.saving import not_carried
 
 BMP = encoded(Image.fromarray(RGB), "BMP")

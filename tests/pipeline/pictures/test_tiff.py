@@ -15,7 +15,7 @@ from pictures_support import CASES, encoded
 from PIL import Image
 
 from lichen.errors import DamagedPicture, UndecodablePicture, UnsupportedPicture
-from lichen.pipeline.images import read_picture
+from lichen.pipeline.pictures.reading import read_picture
 
 rng = np.random.default_rng(8)
 GREY = rng.integers(0, 256, (12, 16), dtype=np.uint8)

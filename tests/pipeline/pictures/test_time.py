@@ -11,7 +11,7 @@ from pictures_support import RGB, encoded
 from PIL import Image
 
 from lichen.errors import LichenError
-from lichen.pipeline.images import read_picture
+from lichen.pipeline.pictures.reading import read_picture
 
 IMAGE = Image.fromarray(RGB)
 JPEG, AVIF = encoded(IMAGE, "JPEG"), encoded(IMAGE, "AVIF", exif=b"II*\0\x08\0\0\0\0\0")

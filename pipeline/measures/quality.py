@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from lichen.errors import UsageError
 from lichen.models.codec import Pixels
-from lichen.pipeline.images import grey_plane
 from lichen.pipeline.measures.kernels import check_pair, kernel
 from lichen.pipeline.measures.ms_ssim import ms_ssim
 from lichen.pipeline.measures.ssimulacra2 import ssimulacra2
+from lichen.pipeline.pictures.reading import grey_plane
 
 BLOCK = 64
 

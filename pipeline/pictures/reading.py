@@ -50,7 +50,7 @@ from lichen.pipeline.pictures.directory import check_exif
 from lichen.pipeline.pictures.limits import MAX_PIXELS, check_metadata, check_size
 from lichen.pipeline.pictures.pillow import MODES, PILLOW_ERRORS, message
 from lichen.pipeline.pictures.saving import save_picture, to_pil
-from lichen.pipeline.side import Alpha, Block, Side, pack_side, unpack_side
+from lichen.pipeline.pictures.side import Alpha, Block, Side, pack_side, unpack_side
 
 __all__ = [
     "MAX_PIXELS",
@@ -164,9 +164,7 @@ def _classify(data: bytes, name: str) -> str:
         raise UnsupportedPicture("a camera's raw file")
     if file_format is None:
         if claim not in formats.EXTENSIONS:
-            from lichen.pipeline.sources.named import container
-
-            if (kind := container(data)) is not None:
+            if (kind := formats.container(data)) is not None:
                 raise NotAPicture(f"no picture, but {kind}")
             raise NotAPicture("neither content nor name says that this is a picture")
         raise UndecodablePicture(f"named .{claim}, but its content is of no picture format")

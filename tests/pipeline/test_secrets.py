@@ -17,8 +17,7 @@ from sources_support import Bucket, Damage
 
 from lichen.errors import LichenError, SourceUnreadable, StoreError, UsageError
 from lichen.pipeline.archive.store import open_store
-from lichen.pipeline.sources import Source, list_sources, read_source
-from lichen.pipeline.sources.secrets import (
+from lichen.pipeline.secrets import (
     is_redacted,
     redact,
     redact_uri,
@@ -27,6 +26,7 @@ from lichen.pipeline.sources.secrets import (
     with_credentials_of,
     without_secrets,
 )
+from lichen.pipeline.sources import Source, list_sources, read_source
 from lichen.pipeline.sources.stores import open_file_system
 
 AWS = "AKIAIOSFODNN7EXAMPLE"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lichen.errors import CorruptArchive
 from lichen.models.codec import Pixels
 from lichen.pipeline.engine.flatness import LEAST, SHARE, FlatMaps, flat_codes
-from lichen.pipeline.flat import MAX_LEVEL, Flat, paint, squares
-from lichen.pipeline.side import Side, apply_side, pack_side, unpack_side, with_flat
+from lichen.pipeline.pictures.flat import MAX_LEVEL, Flat, paint, squares
+from lichen.pipeline.pictures.side import Side, apply_side, pack_side, unpack_side, with_flat
 
 
 def patchwork(height: int, width: int, seed: int, colours: int) -> Pixels:

@@ -33,7 +33,7 @@ from lichen.errors import (
     UndecodablePicture,
     UnsupportedPicture,
 )
-from lichen.pipeline.images import read_picture
+from lichen.pipeline.pictures.reading import read_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from lichen.errors import LichenError
-from lichen.pipeline.images import MAX_PIXELS, Picture, read_picture
+from lichen.pipeline.pictures.reading import MAX_PIXELS, Picture, read_picture
 from lichen.pipeline.sources import Source, read_source
 
 

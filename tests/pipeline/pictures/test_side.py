@@ -19,8 +19,8 @@ from lichen.errors import (
     CorruptArchive,
 )
 from lichen.models.codec import Pixels
-from lichen.pipeline.images import read_picture, save_picture, to_pil
-from lichen.pipeline.side import MAX_SECTION, Side, pack_side, unpack_side
+from lichen.pipeline.pictures.reading import read_picture, save_picture, to_pil
+from lichen.pipeline.pictures.side import MAX_SECTION, Side, pack_side, unpack_side
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lichen.errors import CorruptArchive
-from lichen.pipeline.packing import LEAST_SAVED, Packed, pack, unpack
+from lichen.pipeline.pictures.packing import LEAST_SAVED, Packed, pack, unpack
 
 DATA = Path(__file__).parents[1] / "data"
 PHOTO = (DATA / "samples" / "bep_4f75e72d1769.jpg").read_bytes()

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lichen.errors import CorruptArchive
-from lichen.pipeline.archive.pages import check_lengths, read_pages
-from lichen.pipeline.archive.store_file import Refused, StoreFile
+from lichen.pipeline.parquet.pages import check_lengths, read_pages
+from lichen.pipeline.parquet.store_file import Refused, StoreFile
 
 MAX_FOOTER = 64 * 1024 * 1024
 MAX_GROUP_ROWS = 1 << 20

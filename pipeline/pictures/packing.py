@@ -19,9 +19,8 @@ import pyarrow as pa
 
 from lichen.errors import CorruptArchive
 from lichen.models.classical_formats import DECODE_ERRORS, encode_jxl, jxl_size, stated_size
-from lichen.pipeline.archive.index import Packing
-from lichen.pipeline.lanes import LARGE_PIXELS
-from lichen.pipeline.pictures.limits import MAX_PIXELS
+from lichen.pipeline.formats import Packing
+from lichen.pipeline.pictures.limits import LARGE_PIXELS, MAX_PIXELS
 from lichen.pipeline.pictures.pillow import message
 
 LEAST_SAVED = 0.01

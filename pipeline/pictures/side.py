@@ -3,7 +3,7 @@
 Layout (integers are unsigned LEB128 varints): one version byte, then sections until the end. A section is its
 kind (1 byte), its packing (1 byte), the unpacked length, the stored length, and the stored bytes. Kinds:
 1 alpha, 2 EXIF (the TIFF structure, without the ``Exif\\0\\0`` of JPEG), 3 ICC, 4 XMP, 5 other blocks, 6 the map
-of flat regions (``lichen.pipeline.flat``).
+of flat regions (``lichen.pipeline.pictures.flat``).
 Packings: 0 as it is, 1 raw deflate, 2 constant (one byte stands for all), 3 lossless WebP of the alpha plane.
 An alpha section has height and width in place of the unpacked length. The block section is a list of (1-byte
 length of the name, name, varint length, bytes), with names such as ``jpeg:APP13`` or ``png:gAMA``. A flat section has
@@ -27,7 +27,7 @@ from PIL import Image, WebPImagePlugin
 
 from lichen.errors import CorruptArchive
 from lichen.models.codec import Pixels
-from lichen.pipeline.flat import MAX_LEVEL, Flat, paint, squares
+from lichen.pipeline.pictures.flat import MAX_LEVEL, Flat, paint, squares
 
 Block: TypeAlias = tuple[str, bytes]
 """A piece of metadata that only its own format understands: (``format:name``, content)."""

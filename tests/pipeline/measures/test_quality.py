@@ -17,9 +17,8 @@ from pytorch_msssim import ms_ssim as reference_ms_ssim
 
 from lichen.errors import UsageError
 from lichen.models.codec import Pixels
-from lichen.pipeline.images import grey_plane
 from lichen.pipeline.measures.ms_ssim import MS_SSIM_MIN_SIDE
-from lichen.pipeline.quality import (
+from lichen.pipeline.measures.quality import (
     Quality,
     block_psnr,
     measure,
@@ -27,6 +26,7 @@ from lichen.pipeline.quality import (
     psnr,
     ssimulacra2,
 )
+from lichen.pipeline.pictures.reading import grey_plane
 from lichen.pipeline.target import Floors
 
 KODAK = sorted((Path(__file__).parents[1] / "data" / "kodak").glob("*.png"))

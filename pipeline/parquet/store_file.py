@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 
-from lichen.pipeline.archive.ranges import plan_ranges
+from lichen.pipeline.ranges import plan_ranges
 
 GAP = 8 * 1024
 
