@@ -5,6 +5,7 @@
 #   make lint       ruff;  make typecheck: mypy;  make check: test + lint + typecheck
 #   make golden     an archive of this version under tests/data/archives, for every later one to decode
 #   make nightly    what takes longer: cluster failures, fuzzing, speed
+#   make results    docs/results.md again, from docs/results/*.json
 #   make env        only the environment, what running needs;  make dev: the tools of development too
 #   make clean      remove everything that was made
 
@@ -27,7 +28,7 @@ EDITABLE := --config-settings editable_mode=strict --editable
 # uv installs several times faster, but does not read pip's settings: where it cannot install, pip does.
 UV := UV_HTTP_TIMEOUT=300 $(BIN)/uv -q pip install --python $(BIN)/python
 
-.PHONY: help env dev demo test lint typecheck check golden nightly clean FORCE
+.PHONY: help env dev demo test lint typecheck check golden nightly results clean FORCE
 
 help:
 	@sed -n '/^[^#]/q; /^$$/q; s/^# \{0,1\}//p' Makefile
@@ -79,8 +80,9 @@ lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Not from here, where mypy would take the folder lichen/ for the whole package.
+# Not from here, where mypy would take the folder lichen/ for the whole package; the laboratory comes along by a link.
 typecheck: dev
+	@ln -sfn ../lab build/lab
 	cd build && $(abspath $(BIN))/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
 # The archive of this version, for every later one to decode: once a release.
@@ -91,6 +93,9 @@ check: test lint typecheck
 
 nightly: dev
 	$(BIN)/python -m pytest -m "cluster or fuzz or bench or slow or long" --timeout 3600 $(PYTEST_ARGS)
+
+results: env
+	$(BIN)/python -m lab results
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-archive demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

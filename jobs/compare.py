@@ -9,10 +9,9 @@ from typing import cast
 
 from lichen.errors import UsageError
 from lichen.jobs.evaluate import Comparison, Curve, compare, measured_curve
-from lichen.models.architectures import Config, cost
+from lichen.models.batched import BatchedCodec
 from lichen.models.codec import Codec, Pixels
-from lichen.models.learned import LearnedCodec
-from lichen.models.snapped import SnappedCodec
+from lichen.models.registry import cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ def compare_codecs(
     if reference not in codecs:
         raise UsageError(f"the reference {reference!r} is none of {', '.join(codecs)}")
     for name, codec in codecs.items():
-        if not isinstance(codec, LearnedCodec | SnappedCodec):
+        if not isinstance(codec, BatchedCodec):
             raise UsageError(f"{name} has no network to compare; use --against for it")
     curves = {
         name: measured_curve(codec, images, qualities, name=name, metrics=("psnr",), progress=progress)
@@ -55,8 +54,7 @@ def compare_codecs(
     }
     rows = []
     for name, codec in codecs.items():
-        network = cast(LearnedCodec | SnappedCodec, codec).network
-        parameters, multiplications = cost(cast(Config, network.config))
+        parameters, multiplications = cost(cast(BatchedCodec, codec).network.config)
         points = curves[name].points
         rows.append(
             Compared(

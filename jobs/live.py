@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 LINE_SECONDS = 15.0
-"""Between two plain lines."""
+"""Seconds between two lines, where standard error is no terminal."""
 
 
 class Live:

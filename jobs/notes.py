@@ -9,9 +9,7 @@ from lichen.errors import UsageError
 from lichen.jobs.display import many
 from lichen.jobs.evaluate import Evaluation, is_kodak
 from lichen.jobs.measures import MEASURES
-from lichen.models.arrays import pretty
-from lichen.models.card import decoder_card, parse_card
-from lichen.models.zoo import write_whole
+from lichen.models.bundle import decoder_card, parse_card, pretty, write_whole
 
 
 def evaluation_note(result: Evaluation) -> dict[str, Any]:

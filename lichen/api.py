@@ -128,6 +128,6 @@ def load_codec(name: str, *, device: str = defaults.DEVICE, precision: str = def
     ``device`` is cpu, cuda, cuda:N or auto, ``precision`` auto, float32, bfloat16 or float16. Raises ``UnknownCodec``,
     ``InvalidCodec`` and ``UsageError``.
     """
-    from lichen.models.zoo import load_codec as load
+    from lichen.models.registry import load_codec as load
 
     return load(name, device=device, precision=precision)

@@ -13,19 +13,33 @@ from torch import Tensor
 from lichen.defaults import EFFORT
 from lichen.errors import CodecMismatch, CorruptBitstream, UnsupportedPicture, UsageError
 from lichen.models import bitstream
-from lichen.models.codec import MAX_QUALITY, Decoded, Encoded, Pixels, check_effort, check_qualities, symbol_digest
-from lichen.models.fixedpoint import SYMBOL_LIMIT
-from lichen.models.integer import code_quality, quality_code
-from lichen.models.placement import Placement
-from lichen.models.planes import GRID, Plan, cut, padded_part, round_up, to_planes
-from lichen.models.tiling import Window
+from lichen.models.blocks.network import TrainableNetwork
+from lichen.models.codec import (
+    MAX_QUALITY,
+    STEPS_OF_QUALITY,
+    Decoded,
+    Encoded,
+    Pixels,
+    check_effort,
+    check_qualities,
+    code_quality,
+    quality_code,
+    symbol_digest,
+)
+from lichen.models.device import Device
+from lichen.models.entropy.tables import SYMBOL_LIMIT
+from lichen.models.planes import GRID, Plan, Window, cut, padded_part, round_up, to_planes
 
 
 class BatchedCodec(ABC):
     """Implements ``lichen.models.codec.Codec`` but for the coding of one batch of pictures of one padded size.
 
-    ``grid``: sides are padded to multiples of it.
+    ``grid``: sides are padded to multiples of it. ``network`` is what it was trained as.
     """
+
+    network: TrainableNetwork
+    lossless = False
+    quality_step = 1 / STEPS_OF_QUALITY
 
     def __init__(
         self,
@@ -33,18 +47,26 @@ class BatchedCodec(ABC):
         name: str,
         digest: str,
         files: Mapping[str, bytes],
-        placement: Placement,
+        device: Device,
         encoder: bool,
         max_pixels: int,
         grid: int = GRID,
     ) -> None:
         self.name = name
         self.digest = digest
-        self.placement = placement
+        self.device = device
         self.max_pixels = max_pixels
         self.has_encoder = encoder
         self.grid = grid
         self._files = dict(files)
+
+    @property
+    def batch_pixels(self) -> int:
+        return self.device.batch_pixels
+
+    @property
+    def runs_on(self) -> str:
+        return self.device.on.type
 
     def decoder_files(self) -> Mapping[str, bytes]:
         return self._files
@@ -110,7 +132,7 @@ class BatchedCodec(ABC):
         groups: dict[tuple[int, int], list[list[int]]] = {}
         for i, (height, width) in enumerate(sizes):
             size = (round_up(height, self.grid), round_up(width, self.grid))
-            most = max(1, self.placement.batch_pixels // (size[0] * size[1]))
+            most = max(1, self.batch_pixels // (size[0] * size[1]))
             batches = groups.setdefault(size, [[]])
             if len(batches[-1]) == most:
                 batches.append([])
@@ -127,8 +149,8 @@ class BatchedCodec(ABC):
 
         def part(window: Window) -> Tensor:
             pixels = torch.from_numpy(np.stack([padded_part(image, window) for image in images]))
-            with self.placement.half_precision():
-                y = analyse(to_planes(pixels.to(self.placement.device)).float() / 255)
+            with self.device.autocast():
+                y = analyse(to_planes(pixels.to(self.device.on)).float() / 255)
             return y.float()
 
         return plan.assemble(part, 16, halo)
@@ -145,7 +167,7 @@ class BatchedCodec(ABC):
         pictures = [np.empty((height, width, 3), dtype=np.uint8) for height, width in sizes]
         for window in plan.tiles():
             outer = window.grown(halo, plan.height, plan.width)
-            with self.placement.half_precision():
+            with self.device.autocast():
                 x = synthesise(cut(y, outer, 16)).float()
             x = cut(x, window.inside(outer), 1)
             parts = (x * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -28,7 +28,7 @@ import numpy as np
 from lichen.defaults import EFFORT
 from lichen.errors import CorruptBitstream, UnsupportedPicture, UsageError
 from lichen.models.classical_formats import DECODE_ERRORS, FORMATS, jxl_size, stated_size
-from lichen.models.codec import Decoded, Encoded, Pixels, check_effort, check_qualities, symbol_digest
+from lichen.models.codec import BATCH_PIXELS, Decoded, Encoded, Pixels, check_effort, check_qualities, symbol_digest
 
 __all__ = ["CLASSICAL_NAMES", "DECODE_ERRORS", "ClassicalCodec", "jxl_size", "stated_size"]
 
@@ -79,6 +79,16 @@ class ClassicalCodec:
     def quality_step(self) -> float:
         """Of the formats' own scales; between are no other pictures."""
         return 1.0
+
+    @property
+    def batch_pixels(self) -> int:
+        """As usual; pictures are worked on one by one anyway."""
+        return BATCH_PIXELS
+
+    @property
+    def runs_on(self) -> None:
+        """There are no networks."""
+        return None
 
     @property
     def digest(self) -> str:

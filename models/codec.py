@@ -1,4 +1,4 @@
-"""The codec protocol: what every learned and classical codec offers to the pipeline."""
+"""The codec protocol: what every learned and classical codec offers to the pipeline; and the scale of quality."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ Pixels: TypeAlias = NDArray[np.uint8]
 """An RGB picture: ``(height, width, 3)`` uint8."""
 
 MIN_QUALITY, MAX_QUALITY = 1.0, 100.0
+STEPS_OF_QUALITY = 8
+"""Steps of the learned codecs between two whole qualities."""
+QUALITY_CODES = int(MAX_QUALITY - MIN_QUALITY) * STEPS_OF_QUALITY + 1
+"""Qualities that a learned codec tells apart: 793."""
 MIN_EFFORT, MAX_EFFORT = 1, 9
+BATCH_PIXELS = 1 << 19
+"""Pixels that are worked on at once where a codec has no wish of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +46,37 @@ class Decoded:
 class Codec(Protocol):
     """A trained (or classical) codec with its entropy coder.
 
-    ``digest`` (64 hexadecimal digits) covers what decoding depends on and nothing else. Both methods take
-    lists of pictures of mixed sizes, from 1x1 up, and are safe to call from several threads at once.
+    Both methods take lists of pictures of mixed sizes, from 1x1 up, and are safe to call from several threads at once.
+    Codecs of other packages may leave out the four properties in ``DEFAULTS``.
     """
 
     @property
     def name(self) -> str: ...
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Of what decoding depends on and of nothing else: 64 hexadecimal digits."""
+        ...
+
+    @property
+    def lossless(self) -> bool:
+        """Whether all pixels come back as they were, at any quality."""
+        ...
+
+    @property
+    def quality_step(self) -> float:
+        """Distance of two qualities that give other pictures."""
+        ...
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels of the pictures that are best given to it at once."""
+        ...
+
+    @property
+    def runs_on(self) -> str | None:
+        """The kind of device that its networks compute on (``cpu``, ``cuda``); None for a codec without networks."""
+        ...
 
     def encode(
         self, images: Sequence[Pixels], quality: float | Sequence[float], *, effort: int = EFFORT
@@ -66,6 +94,25 @@ class Codec(Protocol):
     def decoder_files(self) -> Mapping[str, bytes]:
         """What an archive must carry to decode: file extension (``json``, ``safetensors``) to content."""
         ...
+
+
+DEFAULTS: Mapping[str, object] = {
+    "lossless": False,
+    "quality_step": 1 / STEPS_OF_QUALITY,
+    "batch_pixels": BATCH_PIXELS,
+    "runs_on": None,
+}
+"""What a codec is taken to be that does not say."""
+
+
+def quality_code(quality: float) -> int:
+    """The integer that stands for a quality from 1 to 100 in bitstreams: 0 to 792."""
+    return min(max(round((quality - MIN_QUALITY) * STEPS_OF_QUALITY), 0), QUALITY_CODES - 1)
+
+
+def code_quality(code: int) -> float:
+    """The quality that a code stands for."""
+    return MIN_QUALITY + code / STEPS_OF_QUALITY
 
 
 def check_effort(effort: int) -> int:

@@ -149,7 +149,7 @@ def _link(temporary: str, name: str, inside: int, path: Path) -> None:
 
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
-"""Of file systems where a file has one name only. There, what appears in the same moment is replaced."""
+"""Error numbers of file systems where a file has one name only. There, what appears in the same moment is replaced."""
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ class Flat:
 
     level: int
     colours: NDArray[np.uint8]
-    """(number, 3): RGB."""
+    """The colours of the map, ``(number, 3)`` RGB."""
     plane: NDArray[np.uint8]
     """(rows, columns) of squares: 0 where the picture is as the codec gives it, else 1 + the number of its colour."""
 

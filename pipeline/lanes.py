@@ -9,15 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from lichen.errors import UsageError
-from lichen.models.codec import Codec
+from lichen.models.codec import BATCH_PIXELS, Codec
 from lichen.pipeline.closing import Closing
 
 LARGE_PIXELS = 1 << 24
 """Pictures with more pixels are opened, compressed and decoded alone."""
 
 MAX_GPU_LANES = 8
-GROUP_PIXELS = 1 << 19
-"""What a lane takes at once of what does not run in batches."""
 
 
 class Lanes(Closing):
@@ -42,7 +40,7 @@ class Lanes(Closing):
         """``count`` is by default as above, but no more than there are ``groups`` of pictures, if that is known."""
         if count is not None and count < 1:
             raise UsageError(f"{count} lanes are too few")
-        kinds = {placement.device.type for codec in codecs if (placement := getattr(codec, "placement", None))}
+        kinds = {codec.runs_on for codec in codecs if codec.runs_on is not None}
         self.cpus = cpus or len(os.sched_getaffinity(0))
         usual = self.cpus if kinds <= {"cpu"} else max(2, min(MAX_GPU_LANES, self.cpus))
         self.count = count or max(1, usual if groups is None else min(usual, groups))
@@ -86,10 +84,9 @@ class Lanes(Closing):
             torch.set_num_threads(count)
 
 
-def group_pixels(codec: Codec) -> int:
-    """Pixels that a lane takes at once: a whole batch of the codec's; classical codecs take pictures one by one."""
-    placement = getattr(codec, "placement", None)
-    return GROUP_PIXELS if placement is None else int(placement.batch_pixels)
+def group_pixels(codec: Codec | None) -> int:
+    """Pixels that a lane takes at once: a whole batch of the codec's, and as usual of what has no codec."""
+    return BATCH_PIXELS if codec is None else codec.batch_pixels
 
 
 class Gate:

@@ -119,7 +119,7 @@ def _rebuild_jpeg(payload: bytes, size: int) -> bytes:
 
     width, height = _container_size(payload)
     if width * height > min(MAX_PIXELS, PIXELS_A_BYTE * size):
-        raise ValueError(f"it states {width}x{height} pixels, more than a JPEG of {size} bytes can have")
+        raise ValueError(f"the container states {width}x{height} pixels, more than a JPEG of {size} bytes can have")
     is_jpeg, _, data, _, _ = pillow_jxl.Decoder(num_threads=0)(payload)
     if not is_jpeg:
         raise ValueError("the data to write the JPEG again are missing")
@@ -132,7 +132,7 @@ def _container_size(payload: bytes) -> tuple[int, int]:
     The plugin decodes whatever it is given, so this is the only chance to refuse a bomb.
     """
     if not payload.startswith(_CONTAINER):
-        raise ValueError("it is no JPEG XL container")
+        raise ValueError("the payload is no JPEG XL container")
     codestream, rebuilds = b"", False
     for kind, content in _boxes(payload):
         rebuilds = rebuilds or kind == b"jbrd"
@@ -172,7 +172,7 @@ def _deflate(data: bytes) -> bytes:
 
 def _inflate(payload: bytes, size: int, packing: str) -> bytes:
     if packing != "zstd" or not payload.startswith(_ZSTD_MAGIC):
-        raise ValueError("it is no zstd frame")
+        raise ValueError("the payload is no zstd frame")
     # Into a buffer of that size: more or fewer bytes are an error of the library.
     data: bytes = pa.Codec("zstd").decompress(payload, size, asbytes=True)
     return data

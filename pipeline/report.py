@@ -16,6 +16,7 @@ from typing import Any
 from lichen import defaults
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import codec_name
+from lichen.pipeline.archive.payload_list import PayloadSizes
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.rejected import read_rejected
 from lichen.pipeline.archive.snapshot import Snapshot
@@ -35,15 +36,15 @@ class Sizes:
     payloads: int
     side_data: int
     dead: int
-    """In payload files, but of pictures that a later job replaced."""
+    """Bytes in payload files that belong to pictures which a later job replaced."""
     index: int
     """The index parts beside the payload files, and the index files of the snapshot."""
     records: int
-    """Marker, snapshot, jobs with their plans and tables, commits."""
+    """Bytes of the marker, the snapshot, jobs with their plans and tables, and commits."""
     weights: int
-    """The files of the codecs that this snapshot uses."""
+    """Bytes of the files of the codecs that this snapshot uses."""
     unneeded: int
-    """Older snapshots, attempts that lost, codecs that no picture uses."""
+    """Bytes of older snapshots, attempts that lost, and codecs that no picture uses."""
 
     @property
     def total(self) -> int:
@@ -176,13 +177,15 @@ def _sizes(archive: Archive, snapshot: Snapshot | None, tally: Tally) -> Sizes:
 
     Files of the user's in the same folder are none of the archive's and counted nowhere.
     """
-    payloads = {} if snapshot is None else {layout.shard_path(name) for name in snapshot.payload_sizes}
+    payloads = {layout.shard_path(name) for name in PayloadSizes(archive.store, snapshot)}
     parts = {path.removesuffix(".bin") + ".parquet" for path in payloads}
     indexes: set[str] = set()
     records = {layout.MARKER}
     weights: set[str] = set()
     if snapshot is not None:
         indexes = {layout.snapshot_file_path(part.record.file) for part in snapshot.index}
+        if snapshot.payload_list is not None:
+            indexes.add(layout.snapshot_file_path(snapshot.payload_list.file))
         records.add(layout.snapshot_path(snapshot.number))
         weights = {layout.codec_path(digest, ext) for digest, files in snapshot.codecs.items() for ext in files}
     files = index = kept = unneeded = 0

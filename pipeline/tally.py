@@ -36,7 +36,7 @@ class Group:
     bytes: int
     pixels: int
     psnr: float | None
-    """Mean over the compressed pictures that are not exact."""
+    """Mean PSNR in dB over the compressed pictures that are not exact."""
 
     @property
     def savings(self) -> float | None:
@@ -128,7 +128,7 @@ class Reasons:
             self.keys[reason].append(key)
 
     def result(self) -> tuple[Reason, ...]:
-        """Most frequent first."""
+        """Counts and keys by reason, the most frequent first."""
         ordered = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
         return tuple(Reason(reason=name, count=count, keys=tuple(self.keys[name])) for name, count in ordered)
 
@@ -200,7 +200,7 @@ class Tally:
         return self.by["status"].get(status, Sum()).pictures
 
     def groups(self, name: str) -> tuple[Group, ...]:
-        """Most bytes of sources first; sizes and qualities ascending."""
+        """The groups, most bytes of sources first; sizes and qualities ascending."""
         found = [sums.group(label) for label, sums in self.by[name].items()]
         if name == "size":
             order = [label for _, label in _SIZES] + [_LARGEST]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lichen import defaults
 from lichen.errors import UsageError
-from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
+from lichen.models.codec import MAX_QUALITY, MIN_QUALITY, STEPS_OF_QUALITY
 
 if TYPE_CHECKING:
     from lichen.pipeline.quality import Quality
@@ -22,8 +22,7 @@ QUALITY_STEP = 15.0
 """By how much a fixed quality rises while a picture is below its floors."""
 TOLERANCE = 0.5
 """Units of quality that a search may stay on the safe side of what was asked."""
-SMALLEST = 1 / 8
-"""Step of the learned codecs' quality."""
+SMALLEST = 1 / STEPS_OF_QUALITY
 HEADWAY = 3.0
 """Units of quality that effort gains at equal PSNR, about."""
 _DECIBELS = 0.1
@@ -119,7 +118,7 @@ class Search:
         """Interpolations that left more than half of the bracket."""
 
     def again(self, quality: float) -> Search:
-        """The same search with more effort, from the quality at which this one ended: a little less is then enough."""
+        """Search again with more effort, from the quality at which this search ended: a little less is then enough."""
         search = Search(self._target, quality - HEADWAY if self._way == "lowest" else quality, step=self._step)
         search._begin(self._way)
         return search

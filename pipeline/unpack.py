@@ -16,7 +16,7 @@ from lichen.errors import ArchiveError, LichenError
 from lichen.pipeline.archive.decoding import Codecs, Pieces, Unpacked, codec_of, decode_all, held, load_codecs, windows
 from lichen.pipeline.archive.index import Placement
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
+from lichen.pipeline.lanes import LARGE_PIXELS, Lanes, group_pixels
 
 AHEAD_GROUPS = 4
 """Groups for each lane that are on their way: with fewer, a slow one would leave the other lanes without work."""
@@ -91,7 +91,7 @@ def _groups(window: Sequence[Placement], codecs: Codecs) -> Iterator[slice]:
     start = taken = 0
     for number, place in enumerate(window):
         codec = codecs.get(codec_of(place) or "")
-        most = GROUP_PIXELS if codec is None or isinstance(codec, LichenError) else group_pixels(codec)
+        most = group_pixels(None if isinstance(codec, LichenError) else codec)
         more = _pixels(place) or held(place)
         if number > start and taken + more > most:
             yield slice(start, number)
@@ -102,7 +102,7 @@ def _groups(window: Sequence[Placement], codecs: Codecs) -> Iterator[slice]:
 
 
 def _read(archive: Archive, places: Sequence[Placement]) -> list[Pieces | LichenError]:
-    """Payload and side data of each, or what is wrong with it."""
+    """Payload and side data of each picture, or what is wrong with it."""
     try:
         return list(archive.payloads(places))
     except ArchiveError as error:

@@ -23,11 +23,12 @@ from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit, list_commits
 from lichen.pipeline.archive.decoding import Unpacked
 from lichen.pipeline.archive.index import IndexRow, to_rows
-from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.index_file import open_part
 from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.manifest import FileRecord
+from lichen.pipeline.archive.payload_list import PayloadSizes, read_payloads
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.snapshot import Snapshot, snapshot_numbers
+from lichen.pipeline.archive.snapshot import PayloadFile, Snapshot, snapshot_numbers
 from lichen.pipeline.archive.verified import stored_sha256, wrong_size
 from lichen.pipeline.images import read_picture, to_pil
 from lichen.pipeline.originals import Kept, Originals
@@ -77,7 +78,7 @@ class VerifyResult:
     packed: int
     stored: int
     files: int
-    """Whose presence and size were checked."""
+    """Files whose presence and size were checked."""
     bytes_read: int
     pixels: int
     pixels_differ: int
@@ -195,17 +196,22 @@ class _Verification:
                 self._fail(None, layout.SNAPSHOTS, "file", str(error))
         if snapshot is None:
             return
-        for payload in snapshot.payloads:
+        try:
+            payloads = read_payloads(self.archive.store, snapshot)
+        except ArchiveError as error:
+            self._fail(None, layout.SNAPSHOTS, "file", str(error))
+            payloads = ()
+        for payload in payloads:
             self._check_size(layout.shard_path(payload.record.file), payload.record.size)
-        self._check_parts(snapshot)
+        self._check_parts(snapshot, payloads)
         for digest, files in snapshot.codecs.items():
             for extension, size in files.items():
                 self._check_size(layout.codec_path(digest, extension), size)
-        for part in snapshot.index:
-            path = layout.snapshot_file_path(part.record.file)
-            self._check_whole(path, part.record.size, part.record.sha256, "the snapshot")
+        listed = () if snapshot.payload_list is None else (snapshot.payload_list,)
+        for record in (*(part.record for part in snapshot.index), *listed):
+            self._check_whole(layout.snapshot_file_path(record.file), record.size, record.sha256, "the snapshot")
 
-    def _check_parts(self, snapshot: Snapshot) -> None:
+    def _check_parts(self, snapshot: Snapshot, payloads: Sequence[PayloadFile]) -> None:
         """The index parts beside the payload files, from which a lost snapshot is made again."""
         stated: dict[str, FileRecord] = {}
         for job in snapshot.jobs:
@@ -215,7 +221,7 @@ class _Verification:
                 self._fail(None, layout.COMMITS, "file", str(error))
                 continue
             stated |= {one.payload.file: one.index for one in commits if isinstance(one, ShardCommit)}
-        for payload in snapshot.payloads:
+        for payload in payloads:
             path = layout.shard_path(payload.record.file).removesuffix(".bin") + ".parquet"
             record = stated.get(payload.record.file)
             self._check_whole(path, payload.index_size, None if record is None else record.sha256, "its commit")
@@ -244,16 +250,11 @@ class _Verification:
     def all_rows(self) -> Iterator[list[IndexRow]]:
         """Every row that can be read; a damaged row group does not hide the others."""
         snapshot = self.archive.snapshot
+        sizes = PayloadSizes(self.archive.store, snapshot)
         for part in () if snapshot is None else snapshot.index:
             path = layout.snapshot_file_path(part.record.file)
             try:
-                file = IndexFile(
-                    self.archive.store,
-                    path,
-                    size=part.record.size,
-                    rows=part.record.rows,
-                    payload_sizes={} if snapshot is None else snapshot.payload_sizes,
-                )
+                file = open_part(self.archive.store, part, sizes)
             except ArchiveError as error:
                 self._fail(None, path, "index", str(error))
                 continue

@@ -92,7 +92,7 @@ def _write_archive(
     """
     from lichen.errors import NotAPicture, SourceUnreadable, UndecodablePicture, UnsupportedPicture
     from lichen.models.codec import symbol_digest
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
     from lichen.pipeline.archive import layout
     from lichen.pipeline.archive.codecs import put_codec
     from lichen.pipeline.archive.commit import commit_shard

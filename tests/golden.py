@@ -20,8 +20,8 @@ from snapped_support import lively
 
 import lichen
 from lichen import defaults
-from lichen.models.published import export_published
-from lichen.models.zoo import write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.snapped.scheme import freeze
 
 FOLDER = Path(__file__).parent / "data" / "archives"
 
@@ -79,7 +79,7 @@ def write_golden(target: Path) -> None:
     write_sources(target / "sources")
     archive = target / "archive"
     with tempfile.TemporaryDirectory() as scratch:
-        write_codec(Path(scratch), "mbt2018-mean", export_published(lively("mbt2018-mean"), "mbt2018-mean", {}))
+        write_codec(Path(scratch), "mbt2018-mean", freeze(lively("mbt2018-mean"), "mbt2018-mean", {}))
         codecs = {
             "shipped": defaults.CODEC,
             "deep": defaults.STRONG_CODEC,

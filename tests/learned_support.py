@@ -9,8 +9,8 @@ import torch
 from hypothesis import strategies as st
 from PIL import Image
 
-from lichen.models.networks.initialise import initialise
-from lichen.models.networks.network import CodecNetwork, NetworkConfig
+from lichen.models.decoupled.initialise import initialise
+from lichen.models.decoupled.network import CodecNetwork, NetworkConfig
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 KODAK = Path(__file__).parent / "data" / "kodak"

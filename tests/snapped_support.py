@@ -8,11 +8,12 @@ import torch
 from learned_support import photograph
 from torch import nn
 
-from lichen.models.networks.cwam import CWAM
-from lichen.models.networks.stepped import SteppedNetwork
-from lichen.models.placement import place
-from lichen.models.published import export_published, load_published, new_network
-from lichen.models.snapped import SnappedCodec
+from lichen.models.device import find_device
+from lichen.models.registry import load_files
+from lichen.models.snapped.codec import SnappedCodec
+from lichen.models.snapped.cwam import CWAM
+from lichen.models.snapped.network import SteppedNetwork
+from lichen.models.snapped.scheme import freeze, new_network
 
 _TINY = {"depths": (1, 1, 1), "expansion": 1, "gated": False}
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
@@ -47,4 +48,4 @@ def lively(name: str) -> SteppedNetwork:
 
 def snapped_codec(name: str) -> SnappedCodec:
     """The codec of such a network."""
-    return load_published(export_published(lively(name), name, {}), place("cpu", "float32"))
+    return load_files(freeze(lively(name), name, {}), find_device("cpu", "float32"))

@@ -27,13 +27,15 @@ def test_every_case_names_tests_that_exist() -> None:
 
 
 ROOT = TESTS.parent
-PLACES = re.compile(r"`((?:models|pipeline|jobs|tests|docs)/[\w./-]*[\w/])`")
+PLACES = re.compile(r"`((?:lichen|models|pipeline|jobs|lab|tests|docs)/[\w./-]*[\w/])`")
 MODULES = re.compile(r"``lichen((?:\.[a-z_0-9]+)+)(?:\.\w+)*(?:\(\))?``")
 LINKS = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
 
+ANCHORS = re.compile(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)")
 
-IN_ARCHIVES = {"jobs/lease/"}
-"""What looks like one of ours and is a folder of an archive."""
+
+OTHERS = {"jobs/lease/", "lichen/codecs"}
+"""What looks like one of ours and is a folder of an archive, or of the user's."""
 
 
 def documents() -> list[Path]:
@@ -44,7 +46,7 @@ def documents() -> list[Path]:
 def test_files_that_pages_name_exist() -> None:
     missing = {
         f"{page.relative_to(ROOT)}: {name}" for page in documents() for name in PLACES.findall(page.read_text())
-        if not (ROOT / name).exists() and name not in IN_ARCHIVES
+        if not (ROOT / name).exists() and name not in OTHERS
     }  # fmt: skip
     assert not missing
 
@@ -57,9 +59,22 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert not missing
 
 
+def test_headings_that_links_name_exist() -> None:
+    missing = set()
+    for page in documents():
+        for link, heading in ANCHORS.findall(page.read_text()):
+            target = page.parent / link if link else page
+            # As GitHub makes them of headings: lower case, no punctuation, hyphens for spaces.
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            known = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+            if heading not in known:
+                missing.add(f"{page.relative_to(ROOT)}: {link}#{heading}")
+    assert not missing
+
+
 def test_modules_and_files_that_docstrings_name_exist() -> None:
     missing = set()
-    for package in ("lichen", "models", "pipeline", "jobs"):
+    for package in ("lichen", "models", "pipeline", "jobs", "lab"):
         for path in (ROOT / package).rglob("*.py"):
             text = path.read_text()
             for dotted in MODULES.findall(text):

@@ -18,7 +18,7 @@ DATA = (".json", ".safetensors", ".typed", ".html", ".csv", ".md")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy, so that leftovers of other builds are neither used nor made."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in PACKAGES:
+    for name in (*PACKAGES, "lab"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -40,6 +40,7 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: Path) -> None:
     assert shipped == expected
     assert {"lichen/__init__.py", "lichen/py.typed"} <= shipped
     assert {f"lichen/{name}/py.typed" for name in PACKAGES[1:]} <= shipped
+    assert not any("lab/" in name for name in shipped)
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:

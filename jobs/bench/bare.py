@@ -17,11 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lichen.models.codec import Pixels
-from lichen.models.fixedpoint import UNIT
-from lichen.models.integer import code_quality, quality_code
-from lichen.models.learned import LearnedCodec
-from lichen.models.networks.hyperprior import STEPS
+from lichen.models.codec import Pixels, code_quality, quality_code
+from lichen.models.decoupled.codec import DecoupledCodec
+from lichen.models.decoupled.entropy_model import STEPS
+from lichen.models.decoupled.fixedpoint import UNIT
 from lichen.models.planes import GRID
 
 
@@ -39,17 +38,17 @@ class BareSpeed:
 class BareNetworks:
     """Runs a codec's networks on random-looking but real data: cropped pictures of one size."""
 
-    def __init__(self, codec: LearnedCodec, quality: float) -> None:
+    def __init__(self, codec: DecoupledCodec, quality: float) -> None:
         self.codec = codec
         self.code = quality_code(quality)
-        self.scales = codec.prior.placed(codec.placement.device)
+        self.scales = codec.prior.placed(codec.device.on)
 
     @torch.inference_mode()
     def run(self, x: Tensor, *, encode: bool) -> None:
         """All networks on ``(N, 3, H, W)`` pictures in [0, 1], sides multiples of 64."""
         network, codes = self.codec.network, np.full(len(x), self.code, dtype=np.int64)
         position = network.position(torch.full((len(x),), code_quality(self.code))).to(x.device)
-        half = self.codec.placement.half
+        half = self.codec.device.half
         context = torch.autocast(x.device.type, half) if half is not None else nullcontext()
         if encode:
             with context:
@@ -75,7 +74,7 @@ class BareNetworks:
         return y
 
 
-def measure(codec: LearnedCodec, images: Sequence[Pixels], quality: float, *, cores: int) -> BareSpeed:
+def measure(codec: DecoupledCodec, images: Sequence[Pixels], quality: float, *, cores: int) -> BareSpeed:
     """The best of several ways: all cores on one batch, or a lane for each core; batches of 1 and 4."""
     pixels = sum(image.shape[0] * image.shape[1] for image in images) / 1e6
     ways = [(cores, 1, 1), (1, cores, 1), (1, cores, 4)] if cores > 1 else [(1, 1, 1), (1, 1, 4)]
@@ -85,7 +84,7 @@ def measure(codec: LearnedCodec, images: Sequence[Pixels], quality: float, *, co
     try:
         for threads, lanes, batch in ways:
             torch.set_num_threads(threads)
-            batches = _batches(images, batch, codec.placement.device)
+            batches = _batches(images, batch, codec.device.on)
             speeds = [pixels / _seconds(bare, batches, lanes, encode=encode) for encode in (True, False)]
             found.append(BareSpeed(compress=speeds[0], decode=speeds[1], threads=threads, lanes=lanes, batch=batch))
     finally:

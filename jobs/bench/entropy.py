@@ -33,9 +33,9 @@ class CoderTimes:
     lichen: float
     compressai: float
     compressai_without_lists: float
-    """Without turning the arrays into lists and back."""
+    """CompressAI's speed without turning the arrays into lists and back."""
     ratio: float
-    """lichen / compressai."""
+    """Speed of lichen's coder relative to CompressAI's."""
     two_threads: float
     """Work that two threads of lichen do in the time in which one does 1."""
 
@@ -161,7 +161,7 @@ def _measure(
 
 
 def _lists(tables: CoderTables) -> tuple[list[list[int]], list[int], list[int]]:
-    """The same tables as CompressAI's coder wants them: cumulative frequencies, their lengths, offsets."""
+    """Tables as CompressAI's coder wants them: cumulative frequencies, their lengths, offsets."""
     ends = tables.starts + tables.frequencies
     cumulative = [
         [0, *ends[first : first + size].tolist()] for first, size in zip(tables.firsts, tables.sizes, strict=True)

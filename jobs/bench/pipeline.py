@@ -56,11 +56,11 @@ def run(
     repeats: int = 3,
 ) -> PipelineBench:
     """Measure jobs over the pictures at ``source``, each taken ``copies`` times."""
-    from lichen.models.learned import LearnedCodec
-    from lichen.models.zoo import load_codec
+    from lichen.models.decoupled.codec import DecoupledCodec
+    from lichen.models.registry import load_codec
 
     loaded = load_codec(codec, device=device, precision=precision)
-    if not isinstance(loaded, LearnedCodec):
+    if not isinstance(loaded, DecoupledCodec):
         raise UsageError(f"{codec} has no networks to compare with; name a learned codec")
     cores = len(os.sched_getaffinity(0))
     with TemporaryDirectory() as name:
@@ -93,7 +93,7 @@ def run(
             pictures=len(images),
             megapixels=pixels,
             cores=cores,
-            precision=str(loaded.placement.half or "float32").removeprefix("torch."),
+            precision=loaded.device.precision,
             executor=executor,
             start_seconds=best.startup_seconds,
             compress=best.megapixels_per_second,

@@ -32,10 +32,6 @@ OTHER_CPU = {
 """Environment that makes the libraries use the kernels of a much older CPU, which give measurably other floats."""
 
 
-SNAPPED_NOISE = 1e-6
-"""Noise of snapped codecs, relative to that of decoupled ones: they bear what stays below their guard."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Configuration:
     """One way to run the codec."""
@@ -166,14 +162,15 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
 def _configured(configuration: Configuration, name: str) -> Any:
     import torch
 
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
 
     torch.set_num_threads(configuration.threads)
     torch.backends.mkldnn.set_flags(configuration.onednn)  # type: ignore[no-untyped-call]
     if not configuration.channels_last:
-        from lichen.models.networks import blocks, transforms
+        from lichen.models.blocks import conv
+        from lichen.models.decoupled import transforms
 
-        for module in (blocks, transforms):
+        for module in (conv, transforms):
             vars(module)["unshuffle"] = torch.nn.functional.pixel_unshuffle
     codec: Any = load_codec(name, device=configuration.device, precision=configuration.precision)
     if configuration.noise:
@@ -185,18 +182,13 @@ def _disturb(codec: Any, level: float) -> None:
     """Multiply the output of every floating-point layer of the entropy path by ``1 + level * normal noise``."""
     import torch
 
-    from lichen.models.snapped import SnappedCodec
-
     generator = torch.Generator().manual_seed(7)
 
     def noisy(_module: Any, _inputs: Any, output: Any) -> Any:
         return output * (1 + level * torch.randn(output.shape, generator=generator).to(output))
 
-    if isinstance(codec, SnappedCodec):
-        parts, level = codec.network.entropy_modules(), level * SNAPPED_NOISE
-    else:
-        parts = [codec.network.entropy]
-    for module in (module for part in parts for module in part.modules()):
+    level *= codec.network.noise
+    for module in (module for part in codec.network.entropy_modules() for module in part.modules()):
         if not list(module.children()):
             module.register_forward_hook(noisy)
 

@@ -76,7 +76,7 @@ def evaluate(
 
     from lichen.jobs import console
     from lichen.jobs import evaluate as evaluation
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
 
     pictures = evaluation.load_pictures(images)
     if compare is not None:

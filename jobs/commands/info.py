@@ -41,6 +41,7 @@ def info(
         "snapshots": snapshot_numbers(opened.store),
         "jobs": jobs,
         "codecs": codecs,
+        "index_files": opened.index_files,
         "archive_bytes": found.archive_bytes,
         "savings": found.savings,
     }

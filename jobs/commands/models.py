@@ -31,7 +31,7 @@ def list_models(ctx: typer.Context, as_json: options.JsonOption = False) -> None
         return
 
     from lichen.jobs import console
-    from lichen.models.zoo import codec_names, load_codec
+    from lichen.models.registry import codec_names, load_codec
 
     summaries = [_summary(load_codec(name)) for name in codec_names()]
     if as_json:
@@ -51,7 +51,7 @@ def show(
     import json
 
     from lichen.jobs import console
-    from lichen.models.zoo import load_codec, training_notes
+    from lichen.models.registry import load_codec, training_notes
 
     codec = load_codec(name)
     configuration = json.loads(codec.decoder_files()["json"])
@@ -88,20 +88,19 @@ def _show_evaluation(evaluation: Mapping[str, Any]) -> None:
 def architectures(as_json: options.JsonOption = False) -> None:
     """List the architectures that `lichen train --architecture` takes, with their switches."""
     from lichen.jobs import console
-    from lichen.models.architectures import DECOUPLED, architecture_names, config_of, cost, to_json
-    from lichen.models.networks.trunks import TRUNKS
+    from lichen.models import registry
 
     found: list[dict[str, Any]] = []
-    for name in architecture_names():
-        config = config_of(name)
-        parameters, multiplications = cost(config)
+    for name, switches in registry.architectures().items():
+        config = registry.config_of(name)
+        parameters, multiplications = registry.cost(config)
         found.append(
             {
                 "name": name,
                 "parameters": parameters,
                 "kmac_per_pixel": round(multiplications / 1e3, 1),
-                "rates": "continuous" if to_json(config)["architecture"] == DECOUPLED else "one",
-                "switches": list(TRUNKS[name].switches) if name in TRUNKS else [],
+                "rates": "continuous" if config.continuous else "one",
+                "switches": list(switches),
             }
         )
     if as_json:
@@ -126,17 +125,17 @@ def import_(
 ) -> None:
     """Make a codec of a published checkpoint. Its weights are in every archive that it writes: mind their licence."""
     from lichen.jobs import console
-    from lichen.models.architectures import load_full
-    from lichen.models.official import import_checkpoint, read_checkpoint
-    from lichen.models.placement import place
-    from lichen.models.published import export_published
-    from lichen.models.zoo import check_free, check_name, check_user_name, user_folder, write_codec
+    from lichen.models.bundle import check_free, write_codec
+    from lichen.models.device import find_device
+    from lichen.models.registry import check_name, check_user_name, load_files, user_folder
+    from lichen.models.snapped.importing import import_checkpoint, read_checkpoint
+    from lichen.models.snapped.scheme import freeze
 
     name = (check_user_name if out is None else check_name)(name or checkpoint.name.partition(".")[0])
     check_free(out or user_folder(), name)
     network = import_checkpoint(system, read_checkpoint(checkpoint), weight=weight)
-    files = export_published(network, name, {"imported": {"system": system, "checkpoint": checkpoint.name}})
-    summary = _summary(load_full(files, place("cpu", "float32")))
+    files = freeze(network, name, {"imported": {"system": system, "checkpoint": checkpoint.name}})
+    summary = _summary(load_files(files, find_device("cpu", "float32")))
     path = write_codec(out or user_folder(), name, files)
     if as_json:
         console.write_json(summary | {"path": str(path)})

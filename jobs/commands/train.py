@@ -76,7 +76,7 @@ def train(
     from lichen.jobs.live import Live
     from lichen.jobs.training.loop import TrainProgress
     from lichen.jobs.training.run import train as run
-    from lichen.models.architectures import config_of
+    from lichen.models.registry import config_of
 
     sizes = {} if depth is None else {"depth": depth}
     model = None if architecture is None and not sizes else config_of(architecture or defaults.CODEC, **sizes)

@@ -12,7 +12,7 @@ from lichen.errors import TrainingError
 
 Table = dict[str, NDArray[np.float64]]
 POINTS = 400
-"""Into which the steps are averaged for drawing."""
+"""Most points of a curve; steps are averaged into them for drawing."""
 
 
 def read_log(path: Path) -> Table:

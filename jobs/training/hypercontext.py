@@ -1,7 +1,7 @@
 """Fits the context of the hyper-latent to a trained network: the last thing that is learnt, in a minute or so.
 
 The network stays as it is. Its hyper-latents of random crops at random qualities are taken once; then two small layers
-learn to predict every symbol from its neighbours, and become the integers of ``lichen.models.hypercontext``.
+learn to predict every symbol from its neighbours, and become the integers of ``lichen.models.decoupled.hypercontext``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,11 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pad
 
 from lichen.jobs.training.data import CropSampler, PictureCache, middles, split
+from lichen.models.blocks.network import TrainableNetwork
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.export import coder_tables, integer_context
-from lichen.models.fixedpoint import UNIT
-from lichen.models.hypercontext import INPUT_UNIT, LARGEST, NEIGHBOURS, HyperContext
-from lichen.models.networks.hyperprior import (
+from lichen.models.decoupled.entropy_model import (
     HYPER_RATE_WEIGHT,
     LOG_STEP,
     SCALE_MIN,
@@ -32,7 +31,10 @@ from lichen.models.networks.hyperprior import (
     rounding_offset,
     symbol_scale,
 )
-from lichen.models.networks.network import CodecNetwork
+from lichen.models.decoupled.fixedpoint import UNIT
+from lichen.models.decoupled.freezing import coder_tables, integer_context
+from lichen.models.decoupled.hypercontext import INPUT_UNIT, LARGEST, NEIGHBOURS, HyperContext
+from lichen.models.decoupled.network import CodecNetwork
 
 HIDDEN = 64
 CROPS, SIDE = 1000, 512
@@ -67,20 +69,22 @@ class FittedContext:
 
 
 def fit_context(
-    network: CodecNetwork, pictures: PictureCache, validation: int, *, crops: int = CROPS, seed: int = 1
+    network: TrainableNetwork, pictures: PictureCache, validation: int, *, crops: int = CROPS, seed: int = 1
 ) -> FittedContext:
     """The context of a network's hyper-latent, fitted to ``crops`` crops of the training pictures.
 
+    The network is one of a scheme that has a use for it (``Scheme.fits_context``).
     ``validation`` pictures are held out, as in training, and decide whether it is worth having.
     """
     torch.manual_seed(seed)
+    model = cast(CodecNetwork, network)
     training, held = split(pictures, validation)
     sides = [min(pictures.sizes[i]) for i in training]
     side = min(SIDE, max(sides)) // network.grid * network.grid
     sampler = CropSampler(pictures, training, seed)
-    given = _gather(network, [torch.from_numpy(sampler.batch(1, side)) for _ in range(crops)], seed)
+    given = _gather(model, [torch.from_numpy(sampler.batch(1, side)) for _ in range(crops)], seed)
     repeats = -(-crops // (8 * len(held)))
-    unseen = _gather(network, middles(pictures, held, network.grid) * repeats, seed + 1)
+    unseen = _gather(model, middles(pictures, held, network.grid) * repeats, seed + 1)
 
     hyper = given.own.shape[1]
     hidden, head = nn.Linear(2 * NEIGHBOURS * hyper, HIDDEN), nn.Linear(HIDDEN, 2 * hyper)

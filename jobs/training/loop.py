@@ -25,17 +25,16 @@ from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import CropSampler, PictureCache, middles, split
 from lichen.jobs.training.gradients import Gradients
 from lichen.jobs.training.soap import Soap
-from lichen.models.architectures import Config, build, from_json, to_json
+from lichen.models.blocks.network import Config
 from lichen.models.codec import MAX_QUALITY, MIN_QUALITY
-from lichen.models.networks.initialise import conditioning, initialise
-from lichen.models.networks.network import CodecNetwork
 from lichen.models.perceptual.distortion import SMALLEST_SIDE
+from lichen.models.registry import config_from_json, scheme_of
 
-VALIDATION_QUALITIES = (10.0, 40.0, 70.0, 95.0)
-ONE_RATE = (50.0,)
-"""The quality of networks that have one rate: it changes nothing."""
 RELATIVE_UNIT = 10.0
 """What a relative loss is multiplied with: about the loss, so that gradients are clipped alike."""
+
+
+Target = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +54,9 @@ class TrainProgress:
 class Trainer:
     """A run that can be stopped at any step and resumed from ``checkpoint``.
 
-    ``prepare`` gives a new network of the common frame its starting values, from ``(256, 3, 128, 128)`` patches in
-    [0, 1]; published networks start as their authors have them.
+    ``prepare`` gives a new network its starting values, from ``(256, 3, 128, 128)`` patches in [0, 1], in the place of
+    what its scheme does (``lichen.models.registry.Scheme``). ``target`` gives what reconstructions of pictures
+    ``(B, 3, H, W)`` at qualities ``(B,)`` are compared with in training, where that is not the pictures.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class Trainer:
         *,
         device: str = "cpu",
         autocast: bool = False,
-        prepare: Callable[[CodecNetwork, Tensor], None] = initialise,
+        prepare: Callable[[Any, Tensor], None] | None = None,
+        target: Target | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,18 +79,19 @@ class Trainer:
         self.autocast = autocast
         training, validation = split(cache, config.validation)
         self.sampler = CropSampler(cache, training, config.seed)
-        self.network = build(model)
+        scheme = scheme_of(model)
+        self.network = scheme.build(model)
         self.held = middles(cache, validation, self.network.grid)
         if config.crop % self.network.grid or config.large_crop % self.network.grid:
             raise UsageError(f"the sides of crops are multiples of {self.network.grid} for this architecture")
         self.mix = config.mix
         if self.mix.perceptual and min(config.crop, config.large_crop) < SMALLEST_SIDE:
             raise UsageError(f"a perceptual objective needs crops of at least {SMALLEST_SIDE} pixels a side")
-        factors: dict[str, Tensor] = {}
-        if isinstance(self.network, CodecNetwork):
-            patches = torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
-            prepare(self.network, patches)
-            factors = conditioning(self.network, patches)
+
+        def patches() -> Tensor:
+            return torch.from_numpy(CropSampler(cache, training, config.seed).batch(256, 128).copy()) / 255
+
+        factors = scheme.begin(self.network, patches, prepare)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimiser = Soap(self._groups(), lr=config.rate)
@@ -99,8 +101,7 @@ class Trainer:
             for name, parameter in self.network.named_parameters()
             if name in factors
         ]
-        self.target: Callable[[Tensor, Tensor], Tensor] = lambda x, _quality: x
-        """What reconstructions of pictures at qualities ``(B,)`` are compared with, in training: the pictures."""
+        self.target = target
         self.step = 0
         self.minutes = 0.0
         self.skipped = 0
@@ -126,7 +127,7 @@ class Trainer:
     def save(self) -> None:
         """Write everything that resuming needs, atomically."""
         state = {
-            "model": to_json(self.model),
+            "model": self.model.to_json(),
             "config": asdict(self.config),
             "network": self.network.state_dict(),
             "average": self.average,
@@ -145,7 +146,7 @@ class Trainer:
     def resume(self) -> None:
         """Go on from ``checkpoint``. Raises ``TrainingError`` if it belongs to another architecture."""
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if from_json(state["model"]) != self.model:
+        if config_from_json(state["model"]) != self.model:
             raise TrainingError(f"{self.checkpoint} was trained with another architecture; choose another folder")
         if state["optimiser"]["param_groups"][0].keys() != self.optimiser.param_groups[0].keys():
             raise TrainingError(f"{self.checkpoint} was trained with another optimiser; export it and start from it")
@@ -161,7 +162,7 @@ class Trainer:
 
     def _objective(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
-            target = self.target(x, quality)
+            target = x if self.target is None else self.target(x, quality)
         losses, mse, bpp = self._losses(x, quality, target)
         if self.config.relative:
             losses = RELATIVE_UNIT * losses.log()
@@ -236,7 +237,7 @@ class Trainer:
         self.network.eval()
         result: dict[str, float] = {}
         losses = []
-        for quality in VALIDATION_QUALITIES if isinstance(self.network, CodecNetwork) else ONE_RATE:
+        for quality in self.network.watched:
             totals: list[Tensor] = []
             for middle in self.held:
                 x = (middle.to(self.device) / 255).contiguous(memory_format=torch.channels_last)
@@ -271,7 +272,7 @@ class Trainer:
     def _keep_if_best(self, validation: Mapping[str, float]) -> None:
         if validation["loss"] < self.best:
             self.best = validation["loss"]
-            torch.save({"model": to_json(self.model), "average": self.average}, self.folder / "best.pt")
+            torch.save({"model": self.model.to_json(), "average": self.average}, self.folder / "best.pt")
 
     def _log(self, progress: TrainProgress, validation: dict[str, float] | None) -> None:
         for name, row in (("steps.csv", asdict(progress)), ("validation.csv", validation)):

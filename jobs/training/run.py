@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +18,26 @@ from lichen.jobs.training.curves import plot_curves, truncate_log
 from lichen.jobs.training.data import PictureCache, open_cache, write_held_out
 from lichen.jobs.training.hypercontext import CROPS, SIDE, fit_context
 from lichen.jobs.training.loop import Trainer, TrainProgress
-from lichen.models.architectures import Config, Network, build, export, from_json, load_full, network_from_files
-from lichen.models.growing import grow
-from lichen.models.networks.network import CodecNetwork, NetworkConfig
-from lichen.models.placement import place
-from lichen.models.zoo import check_free, check_name, check_placement, full_files, write_codec
+from lichen.models.blocks.network import Config, TrainableNetwork
+from lichen.models.bundle import check_free, write_codec
+from lichen.models.device import find_device
+from lichen.models.registry import (
+    build,
+    check_name,
+    config_from_json,
+    config_of,
+    export,
+    full_files,
+    load_files,
+    network_from_files,
+    scheme_of,
+)
 
 OnStep = Callable[[TrainProgress, Mapping[str, float] | None], None]
 """Called after every step, with the validation where there was one."""
 
+ARCHITECTURE = "s2c-conv"
+"""What is trained where nobody chooses."""
 PROOF_SIDE = 256
 FEWEST_CROPS = 20
 """With fewer the context of the hyper-latent would hardly learn anything that holds elsewhere."""
@@ -43,12 +54,12 @@ class TrainResult:
     curves: Path | None
     pictures: int
     resumed_from: int
-    """The step that it went on from; 0 for a fresh run."""
+    """The step that the run went on from; 0 for a fresh run."""
     steps: int
     minutes: float
     skipped: int
     validation_loss: float
-    """The lowest, which the exported weights have."""
+    """The lowest validation loss, which the exported weights have."""
 
 
 def train(
@@ -71,8 +82,8 @@ def train(
 
     A folder with a checkpoint goes on from it, under the budget of ``config``; a fresh run begins with random
     weights (of ``model``) or with those of the codec ``start`` (a name or the path of a codec JSON); with both,
-    ``model`` is deeper, and starts as what ``start`` computes (``lichen.models.growing``). ``cache`` holds decoded
-    pictures, by default inside ``folder``. ``stop`` is asked after every step and ends the run with a
+    ``model`` is deeper, and starts as what ``start`` computes (``lichen.models.decoupled.growing``). ``cache`` holds
+    decoded pictures, by default inside ``folder``. ``stop`` is asked after every step and ends the run with a
     checkpoint. ``notes`` go into the codec's card. With ``held_out`` the middles of the validation pictures are written
     into ``folder / "validation"`` first. Raises ``TrainingError`` and ``UsageError``.
     """
@@ -81,9 +92,8 @@ def train(
     if config.validation < 1:
         raise UsageError("at least one picture must be held out for validation")
     check_free(Path(folder), check_name(name))
-    check_placement(device, precision)
-    placement = place(device, precision)
-    if placement.half not in (None, torch.bfloat16):
+    where = find_device(device, precision)
+    if where.half not in (None, torch.bfloat16):
         raise UsageError("training is in float32 or bfloat16")
     folder = Path(folder)
     pictures = open_cache(sources, folder / "cache" if cache is None else Path(cache))
@@ -91,11 +101,9 @@ def train(
         write_held_out(pictures, config.validation, folder / "validation")
     network = None if start is None else network_from_files(full_files(start))
     if network is not None and model is not None:
-        network = grow(network, model)
-    architecture = model or NetworkConfig() if network is None else cast(Config, network.config)
-    trainer = Trainer(
-        architecture, config, pictures, folder, device=str(placement.device), autocast=placement.half is not None
-    )
+        network = scheme_of(network.config).grow(network, model)
+    architecture = model or config_of(ARCHITECTURE) if network is None else network.config
+    trainer = Trainer(architecture, config, pictures, folder, device=str(where.on), autocast=where.half is not None)
     if trainer.checkpoint.exists():
         trainer.resume()
         for log in ("steps.csv", "validation.csv"):
@@ -145,11 +153,11 @@ class _StoppedError(Exception):
     """Leaves the loop between two steps."""
 
 
-def best_network(path: Path, device: torch.device | str = "cpu") -> Network:
+def best_network(path: Path, device: torch.device | str = "cpu") -> TrainableNetwork:
     """The averaged weights of the ``best.pt`` of a run. Raises ``UsageError`` if the file holds none."""
     try:
         best = torch.load(path, map_location=device, weights_only=True)
-        network = build(from_json(best["model"]))
+        network = build(config_from_json(best["model"]))
         network.load_state_dict(best["average"])
     except (OSError, KeyError, TypeError, RuntimeError, InvalidCodec) as error:
         raise UsageError(f"{path} holds no weights of this architecture: {error}") from error
@@ -161,12 +169,12 @@ def _export(
 ) -> tuple[Path, str]:
     """Write the codec files of the best weights, and prove that they decode what they encode."""
     network, context = best_network(folder / "best.pt", trainer.device), None
-    if isinstance(network, CodecNetwork) and (crops := _context_crops(trainer)):
+    if scheme_of(network.config).fits_context and (crops := _context_crops(trainer)):
         fitted = fit_context(network, pictures, trainer.config.validation, crops=crops, seed=trainer.config.seed)
         context = fitted.context
         card = {**card, "hyper_context": {"crops": crops, "saved": round(fitted.saved, 4)}}
     files = export(network, name, card, context, trainer.mix)
-    codec = load_full(files, place("cpu", "float32"))
+    codec = load_files(files, find_device("cpu", "float32"))
     picture = np.ascontiguousarray(pictures.picture(0)[:PROOF_SIDE, :PROOF_SIDE])
     encoded = codec.encode([picture], 50.0)[0]
     decoded = codec.decode([encoded.bitstream])[0]

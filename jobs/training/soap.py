@@ -107,7 +107,7 @@ def _turn(state: dict[str, Any]) -> None:
 
 
 def _is_dense(parameter: Tensor) -> bool:
-    """Tables over quality have two dimensions as well, but few rows."""
+    """Whether a parameter is a dense layer; tables over quality have two dimensions as well, but few rows."""
     return parameter.ndim == 2 and min(parameter.shape) > SMALLEST
 
 
@@ -119,6 +119,6 @@ def _as_matrix(x: Tensor | None) -> Tensor:
 
 
 def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
-    """The inverse of ``_as_matrix``."""
+    """A matrix of ``_as_matrix`` as ``(outputs, inputs, kh, kw)`` again."""
     wide = len(like) <= like[0].numel()
     return (matrix if wide else matrix.T).reshape(like.shape)

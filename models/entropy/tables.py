@@ -3,9 +3,8 @@
 A table is a list of integer frequencies that sum to 2^16: one for each value from ``minimum`` upwards, and a
 last one for the escape symbol, which announces a value outside of the table. Tables are built once, at
 export, from floats (:func:`gaussian_tables`, :func:`tables_from_pmfs`); from then on only the integers count.
-They travel in the checkpoint (:meth:`CoderTables.to_arrays`), so that no decoder ever recomputes them, and
-they are validated when they come back (:meth:`CoderTables.from_arrays`), because a checkpoint is somebody
-else's file.
+They travel in the codec's file (:meth:`CoderTables.to_arrays`), so that no decoder ever recomputes them, and they are
+validated when they come back (:meth:`CoderTables.from_arrays`), because the file may be somebody else's.
 """
 
 from __future__ import annotations
@@ -35,6 +34,11 @@ ESCAPE: Final = -(1 << 31)
 ESCAPE_GROUP_BITS: Final = 3
 """Bits of an escaped value's distance that go into one group; a group's fourth bit says that another
 follows."""
+
+SYMBOL_LIMIT: Final = 32767
+"""Encoders write no symbol of a larger magnitude, and decoders refuse one."""
+SKIP_BELOW: Final = 0.17
+"""Latents of a standard deviation below this are not coded: they would be zero 997 times in 1,000."""
 
 _MIN_BUCKETS, _MAX_BUCKETS = 256, 4096
 _BUCKETS_PER_SYMBOL = 4
@@ -99,7 +103,7 @@ class CoderTables:
         return _build_lookup(self)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The integers to store in a checkpoint; :meth:`from_arrays` takes them back."""
+        """The integers to store in a codec's file; :meth:`from_arrays` takes them back."""
         return {
             "frequencies": self.frequencies.copy(),
             "sizes": self.sizes.copy(),
@@ -109,8 +113,7 @@ class CoderTables:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> CoderTables:
-        """Tables from a checkpoint's arrays. Raises ``InvalidCodec`` unless they are exactly what is
-        expected."""
+        """Tables from arrays of a codec's file. Raises ``InvalidCodec`` unless they are exactly what is expected."""
         expected = {"frequencies": np.uint16, "sizes": np.int32, "minimums": np.int32, "skip_index": np.int32}
         if set(arrays) != set(expected):
             raise InvalidCodec(f"coder tables: expected the arrays {sorted(expected)}, found {sorted(arrays)}")

@@ -1,7 +1,8 @@
 """What a codec calls distortion: squared error, mixed with measures that agree with people's eyes.
 
 Squared error alone spends bits where nobody looks. The mix follows what JPEG AI's verification model is trained with.
-Training and the encoder's search (``lichen.models.annealing``) lower the same mix, which the codec's card states.
+Training and the encoder's search (``lichen.models.decoupled.annealing``) lower the same mix, which the codec's card
+states.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from lichen.errors import InvalidCodec, UsageError
-from lichen.models.card import number_between
+from lichen.models.bundle import number_between
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ from lichen.pipeline.archive.store_file import Refused, StoreFile
 MAX_FOOTER = 64 * 1024 * 1024
 MAX_GROUP_ROWS = 1 << 20
 MAX_GROUP_BYTES = 1 << 28
-"""Of the pages of a row group, and of its decoded columns. Ours have some megabytes."""
+"""Most bytes of the pages of a row group, and of its decoded columns. Ours have some megabytes."""
 
 BATCH_BYTES = 1 << 28
 """What the rows that are decoded at once may come to, at worst."""
@@ -55,7 +55,7 @@ class BoundedParquet:
 
     @classmethod
     def of_bytes(cls, data: bytes, where: str, *, max_bytes: int) -> BoundedParquet:
-        """The same over a file in memory."""
+        """Open a Parquet file in memory."""
         return cls(
             StoreFile(lambda offset, length: data[offset : offset + length], len(data)), where, max_bytes=max_bytes
         )
@@ -108,7 +108,7 @@ class BoundedParquet:
                 self._file.fetch([])
 
     def read_all(self, columns: Sequence[str]) -> pa.Table:
-        """The same of all row groups."""
+        """Some columns of all row groups, in that order; validated."""
         self._check(columns)
         groups = range(self.metadata.num_row_groups)
         schema = pa.schema([self.schema.field(name) for name in columns])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from lichen.errors import CorruptArchive, InvalidCodec, MissingObject
-from lichen.models.card import MAX_JSON_BYTES, parse_card
+from lichen.models.bundle import MAX_JSON_BYTES, parse_card
 from lichen.models.codec import Codec
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.store import Store
@@ -44,7 +44,7 @@ def put_codec(store: Store, codec: HasDecoder) -> dict[str, int]:
 
 
 def _check_same(digest: str, files: Mapping[str, bytes]) -> None:
-    from lichen.models.zoo import codec_from_files
+    from lichen.models.registry import codec_from_files
 
     try:
         same = codec_from_files(files).digest == digest
@@ -94,7 +94,7 @@ class CodecShelf:
 
     def _load(self, digest: str) -> Codec:
         # Late, because the codecs import torch and most uses of an archive do not need one.
-        from lichen.models.zoo import codec_from_files
+        from lichen.models.registry import codec_from_files
 
         if digest not in self._codecs:
             raise CorruptArchive(f"the snapshot does not list codec {digest[:80]!r}")
@@ -110,7 +110,7 @@ class CodecShelf:
                 files[extension] = self._store.read_range(path, 0, size)
             except MissingObject as error:
                 raise CorruptArchive(f"{path} is missing") from error
-        codec = codec_from_files(files, device=self._device, precision=self._precision)
+        codec = codec_from_files(files, device=self._device, precision=self._precision, digest=digest)
         if codec.digest != digest:
             raise CorruptArchive(f"the files of codec {digest} make codec {codec.digest}")
         return codec

@@ -23,7 +23,7 @@ from lichen.pipeline.side import Side, apply_side
 
 P = TypeVar("P", bound=Placement)
 Pieces: TypeAlias = tuple[bytes, bytes]
-"""Payload and side data."""
+"""Payload and side data of one picture."""
 Codecs: TypeAlias = Mapping[str, Codec | LichenError]
 
 WINDOW_PICTURES = 64
@@ -52,7 +52,7 @@ class Unpacked(Generic[P]):
 
 
 def windows(places: Sequence[P]) -> Iterator[list[P]]:
-    """Cut into lists that fit in memory, encoded and decoded."""
+    """Pictures cut into lists that fit in memory, encoded and decoded."""
     window: list[P] = []
     size = pixels = 0
     for place in places:

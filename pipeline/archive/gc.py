@@ -19,6 +19,7 @@ from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.lease import is_live
 from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.marker import read_marker
+from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.snapshot import Snapshot, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.store import Entry, Store
 
@@ -70,7 +71,7 @@ def collect(
             kept = read_snapshot(store, number)
             if not jobs.issuperset(kept.jobs):
                 raise CorruptArchive(f"{path} is of jobs that {store.url} does not have; nothing was deleted")
-            needed |= _needed_by_snapshot(kept)
+            needed |= _needed_by_snapshot(store, kept)
         elif path in written:
             dropped |= _files_of(store, number, jobs)
     garbage, young = [], 0
@@ -89,16 +90,18 @@ def collect(
     return Sweep(garbage=tuple(garbage), young=young, deleted=not dry_run)
 
 
-def _needed_by_snapshot(snapshot: Snapshot) -> set[str]:
+def _needed_by_snapshot(store: Store, snapshot: Snapshot) -> set[str]:
     needed = _records_of(snapshot)
-    for payload in snapshot.payloads:
+    for payload in read_payloads(store, snapshot):
         needed |= _pair(payload.record.file)
     return needed
 
 
 def _records_of(snapshot: Snapshot) -> set[str]:
-    """A snapshot's JSON file and its index files."""
+    """A snapshot's JSON file, its index files and its list of payload files."""
     parts = {layout.snapshot_file_path(part.record.file) for part in snapshot.index}
+    if snapshot.payload_list is not None:
+        parts.add(layout.snapshot_file_path(snapshot.payload_list.file))
     return {layout.snapshot_path(snapshot.number), *parts}
 
 
@@ -160,14 +163,15 @@ def _is_garbage(store: Store, path: str, jobs: Iterable[str]) -> bool:
 
 
 def _is_left_over(store: Store, path: str, jobs: Iterable[str]) -> bool:
-    """Whether an index file that no snapshot names, because its writer died before it could, is of these jobs.
+    """Whether an index file or list that no snapshot names, since its writer died before it could, is of these jobs.
 
     Its rows name payload files, and those have the ids of jobs in their names.
     """
     try:
         with store.open(path) as file, parquet_errors(path):
             found = BoundedParquet(file, path).metadata
-            shard = found.schema.names.index("shard")
+            names = found.schema.names
+            shard = names.index("file" if "file" in names else "shard")
             bounds = [found.row_group(number).column(shard).statistics for number in range(found.num_row_groups)]
             stated = (found.metadata or {}).get(b"lichen.snapshot", b"")
     except ArchiveError:

@@ -1,4 +1,26 @@
-"""The index: one row for each picture, as a Parquet table (section 6 of docs/format.md)."""
+"""The index: one row for each picture, as a Parquet table (section 6 of docs/format.md).
+
+Rows become a table in the order of their keys, and a file that everything reads that reads Parquet:
+
+    >>> import io
+    >>> stored = {"status": "stored", "shard": "20261121T120701-3fa9c1.00000-0123456789ab.bin", "crc32c": 0}
+    >>> stored |= {"length": 100, "source_bytes": 100, "source_sha256": bytes(32)}
+    >>> rows = [IndexRow(key="b.jpg", offset=100, **stored), IndexRow(key="a.jpg", offset=0, **stored)]
+    >>> data = index_bytes(to_table(rows), {"lichen.shard": "20261121T120701-3fa9c1.00000"}, {})
+    >>> table = pq.read_table(io.BytesIO(data))
+    >>> table.column("key").to_pylist()
+    ['a.jpg', 'b.jpg']
+    >>> check_table(table, "index", {stored["shard"]: 200})
+    >>> to_rows(table)[1] == rows[0]
+    True
+
+Nothing in an index is believed. Here the second picture ends behind its payload file:
+
+    >>> check_table(table, "index", {stored["shard"]: 150})
+    Traceback (most recent call last):
+        ...
+    lichen.errors.CorruptArchive: index: row 1: offset '100' leads out of the payload file
+"""
 
 from __future__ import annotations
 

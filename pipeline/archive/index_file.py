@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lichen.errors import CorruptArchive, MissingObject
+from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.bounded import MAX_FOOTER, BoundedParquet, parquet_errors
 from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table, with_later_columns
+from lichen.pipeline.archive.payload_list import PayloadSizes
+from lichen.pipeline.archive.snapshot import IndexPart, Snapshot
 from lichen.pipeline.archive.store import Store
 
 
@@ -108,3 +111,16 @@ class IndexFile:
     def read_all(self, columns: Sequence[str] = COLUMNS) -> pa.Table:
         empty = pa.schema([SCHEMA.field(name) for name in columns]).empty_table()
         return pa.concat_tables([empty, *(self.read(group, columns) for group in range(self.groups))])
+
+
+def open_part(store: Store, part: IndexPart, payload_sizes: Mapping[str, int]) -> IndexFile:
+    """One index file of a snapshot. ``payload_sizes`` are those of the snapshot's payload files (``PayloadSizes``)."""
+    record = part.record
+    path = layout.snapshot_file_path(record.file)
+    return IndexFile(store, path, size=record.size, rows=record.rows, payload_sizes=payload_sizes)
+
+
+def open_index(store: Store, snapshot: Snapshot) -> list[IndexFile]:
+    """The index files of a snapshot, in key order."""
+    sizes = PayloadSizes(store, snapshot)
+    return [open_part(store, part, sizes) for part in snapshot.index]

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 from lichen.errors import CorruptArchive
 
-FORMAT = 1
+FORMAT = 2
+"""1: the payload files of a snapshot were listed in its JSON file."""
 MARKER = "lichen.json"
 CODECS, SHARDS, JOBS, COMMITS, SNAPSHOTS = "codecs", "shards", "jobs", "commits", "snapshots"
 TEMPORARY, PROBES = ".tmp", ".probe"
@@ -26,6 +27,7 @@ _PATTERNS = {
     "payload file": re.compile(rf"{_SHARD}-{_ATTEMPT}\.bin", re.ASCII),
     "table file": re.compile(rf"{_SHARD}-{_ATTEMPT}\.parquet", re.ASCII),
     "snapshot file": re.compile(rf"\d{{8}}-{_ATTEMPT}-\d{{5}}\.parquet", re.ASCII),
+    "payload list": re.compile(rf"\d{{8}}-{_ATTEMPT}\.payloads", re.ASCII),
 }
 DIGEST_PATTERN = _PATTERNS["digest"].pattern
 _STAMP = "%Y%m%dT%H%M%S"
@@ -41,7 +43,7 @@ _OWN = re.compile(
             rf"{JOBS}/{_JOB}/(?:{_LEASE}|(?:job|plan|done|progress)\.json|plan-\d{{5,9}}\.parquet)",
             rf"{JOBS}/(?P<table_job>{_JOB})/(?:quarantine|skipped)/(?=(?P=table_job)\.){_TABLE}",
             rf"{COMMITS}/(?P<commit_job>{_JOB})/(?=(?P=commit_job)\.){_SHARD}\.json",
-            rf"{SNAPSHOTS}/(?:\d{{8}}\.json|{_PATTERNS['snapshot file'].pattern})",
+            rf"{SNAPSHOTS}/(?:\d{{8}}\.json|{_PATTERNS['snapshot file'].pattern}|{_PATTERNS['payload list'].pattern})",
             rf"{re.escape(TEMPORARY)}/lichen-[0-9a-f]{{32}}",
             rf"{re.escape(PROBES)}/lichen-[0-9a-f]{{32}}",
         )
@@ -103,12 +105,12 @@ def new_attempt() -> str:
 
 
 def shard_id(job: str, number: int) -> str:
-    """Of a planned shard."""
+    """The id of a planned shard: that of its job, and its number."""
     return f"{job}.{number:05d}"
 
 
 def child_id(shard: str, number: int) -> str:
-    """Of a child of a split shard."""
+    """The id of a child of a split shard: that of its parent, and its number."""
     return f"{shard}.{number}"
 
 
@@ -118,7 +120,7 @@ def job_of(name: str) -> str:
 
 
 def codec_path(digest: str, extension: str) -> str:
-    """Of a decoder file."""
+    """The path of a codec's decoder file."""
     return f"{CODECS}/{check('digest', digest)}.{check('extension', extension)}"
 
 
@@ -133,32 +135,32 @@ def table_file(shard: str, attempt: str) -> str:
 
 
 def shard_path(file: str) -> str:
-    """Of a payload file or an index part."""
+    """The path of a payload file or an index part."""
     return f"{SHARDS}/{file}"
 
 
 def job_path(job: str, name: str) -> str:
-    """Of a file of a job."""
+    """The path of a file of a job."""
     return f"{JOBS}/{job}/{name}"
 
 
 def plan_path(job: str, part: int) -> str:
-    """Of a part of a plan."""
+    """The path of a part of a job's plan."""
     return job_path(job, f"plan-{part:05d}.parquet")
 
 
 def lease_folder(job: str | None) -> str:
-    """Of a job, or of the whole archive (``None``)."""
+    """The folder with the leases of a job, or of the whole archive (``None``)."""
     return f"{JOBS}/lease" if job is None else job_path(job, "lease")
 
 
 def commit_path(shard: str) -> str:
-    """Of the commit record of a shard."""
+    """The path of the commit record of a shard."""
     return f"{COMMITS}/{job_of(shard)}/{check('shard', shard)}.json"
 
 
 def snapshot_path(number: int) -> str:
-    """Of a snapshot's JSON file."""
+    """The path of a snapshot's JSON file."""
     return f"{SNAPSHOTS}/{number:08d}.json"
 
 
@@ -173,6 +175,11 @@ def snapshot_file(number: int, attempt: str, part: int) -> str:
     return f"{number:08d}-{attempt}-{part:05d}.parquet"
 
 
+def payload_list(number: int, attempt: str) -> str:
+    """The name of a snapshot's list of payload files: no ``.parquet``, which means index files to DuckDB's users."""
+    return f"{number:08d}-{attempt}.payloads"
+
+
 def snapshot_file_path(file: str) -> str:
-    """Of an index file of a snapshot."""
+    """The path of an index file of a snapshot, or of its list of payload files."""
     return f"{SNAPSHOTS}/{file}"

@@ -126,7 +126,7 @@ class Lease:
             raise LeaseLost(self._lost)
 
     def release(self) -> None:
-        """Let others have it at once."""
+        """Give the lease up, so that others can take it at once."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

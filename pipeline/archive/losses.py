@@ -10,6 +10,7 @@ from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.job import list_jobs, read_done, read_job
 from lichen.pipeline.archive.marker import read_marker
+from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot
 from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store
@@ -55,8 +56,8 @@ def restore_jobs(store: Store) -> tuple[str, ...]:
 def lost_payloads(store: Store, snapshot: Snapshot) -> set[str]:
     """The payload files of a snapshot that are not there, or not as long as it says."""
     sizes = {entry.path: entry.size for entry in store.entries(layout.SHARDS)}
-    stated = snapshot.payload_sizes
-    return {name for name, size in stated.items() if sizes.get(layout.shard_path(name)) != size}
+    stated = (payload.record for payload in read_payloads(store, snapshot))
+    return {record.file for record in stated if sizes.get(layout.shard_path(record.file)) != record.size}
 
 
 def check_codecs(store: Store) -> None:

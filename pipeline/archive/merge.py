@@ -95,7 +95,7 @@ def _read(group: Rows) -> pa.Table:
 
 
 def _runs(groups: Sequence[Rows], folder: Path, held: int, pool: ThreadPoolExecutor) -> list[Rows]:
-    """The same rows in sorted files of about ``held`` rows each, as row groups of which one a file is held later."""
+    """The rows of sorted tables in files of about ``held`` rows, as row groups of which one a file is held later."""
     found: list[Rows] = []
     step = max(1, min(RUN_ROWS, held * held // sum(group.count for group in groups)))
     position = number = 0

@@ -44,7 +44,7 @@ class Grouping:
     target_bytes: int = 256 * 1024 * 1024
     max_sources: int = 16_384
     unknown_size: int = 1024 * 1024
-    """Bytes that a source of unknown size counts."""
+    """Bytes that a source of unknown size counts for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

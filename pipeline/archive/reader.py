@@ -1,4 +1,30 @@
-"""Reading an archive: a mapping from keys to pictures over one snapshot."""
+"""Reading an archive: a mapping from keys to pictures over one snapshot.
+
+>>> from pathlib import Path
+>>> from tempfile import TemporaryDirectory
+>>> import lichen
+>>> folder = TemporaryDirectory()
+>>> photos, url = Path(folder.name, "photos"), str(Path(folder.name, "photos.lichen"))
+>>> photos.mkdir()
+>>> for name in ("grey", "teal"):
+...     Image.new("RGB", (96, 64), name).save(photos / f"{name}.png")
+>>> summary = lichen.compress(photos, url, codec="webp")
+
+>>> archive = Archive.open(url)
+>>> list(archive)
+['grey.png', 'teal.png']
+>>> archive["teal.png"].size
+(96, 64)
+>>> archive.row("teal.png").source_format
+'PNG'
+>>> [picture.size for key, picture in archive.get_many(["grey.png"])]
+[(96, 64)]
+>>> archive["green.png"]
+Traceback (most recent call last):
+    ...
+lichen.errors.KeyNotFound: the archive has no picture 'green.png'
+>>> folder.cleanup()
+"""
 
 from __future__ import annotations
 
@@ -6,7 +32,6 @@ import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self
 
@@ -38,9 +63,11 @@ from lichen.pipeline.archive.index import (
     to_placements,
     to_rows,
 )
-from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.index_file import IndexFile, open_part
+from lichen.pipeline.archive.info import ArchiveInfo
 from lichen.pipeline.archive.losses import check_jobs
 from lichen.pipeline.archive.marker import Marker, create_marker, read_marker
+from lichen.pipeline.archive.payload_list import PayloadSizes
 from lichen.pipeline.archive.shard import crc32c
 from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.store import Store, open_store
@@ -48,39 +75,8 @@ from lichen.pipeline.texts import bytes_text, many, outcomes
 
 CACHED_GROUPS = 16
 LOCATE = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveInfo:
-    """Sizes in bytes. ``index_bytes`` is the snapshot's index and the index parts of the shards."""
-
-    url: str
-    id: str
-    created: str
-    snapshot: int | None
-    jobs: tuple[str, ...]
-    pictures: int
-    compressed: int
-    packed: int
-    stored: int
-    pixels: int
-    source_bytes: int
-    payload_bytes: int
-    """Payloads and side data that rows name; the files may hold more."""
-    payload_file_bytes: int
-    index_bytes: int
-    codec_bytes: int
-    codecs: tuple[str, ...]
-
-    @property
-    def archive_bytes(self) -> int:
-        """Everything that a copy of this snapshot needs, and the index parts."""
-        return self.payload_file_bytes + self.index_bytes + self.codec_bytes
-
-    @property
-    def savings(self) -> float:
-        """1 - archive bytes / source bytes; 0 for an empty archive."""
-        return 1 - self.archive_bytes / self.source_bytes if self.source_bytes else 0.0
+TOGETHER = 4
+"""Row groups whose pictures are read in the order of the payload files."""
 
 
 class Archive(Mapping[str, Image.Image]):
@@ -103,7 +99,7 @@ class Archive(Mapping[str, Image.Image]):
         self.store, self.marker, self.snapshot = store, marker, snapshot
         self._parts = () if snapshot is None else snapshot.index
         self._maxima = [part.max_key.encode("utf-8", "replace") for part in self._parts]
-        self._sizes = {} if snapshot is None else snapshot.payload_sizes
+        self._sizes = PayloadSizes(store, snapshot)
         self._files: dict[int, IndexFile] = {}
         self._groups: OrderedDict[tuple[int, int, bool], pa.Table] = OrderedDict()
         self._lock = threading.Lock()
@@ -180,7 +176,7 @@ class Archive(Mapping[str, Image.Image]):
         return self.places([key])[0]
 
     def places(self, keys: Sequence[str]) -> list[Placement]:
-        """The same for many keys, in their order. Packed pictures come with their whole rows, to be rebuilt by them."""
+        """Where many pictures are, in the order of the keys. Packed ones come with the whole rows that rebuild them."""
         found = self._find(keys, full=False)
         for key in keys:
             if key not in found:
@@ -207,6 +203,11 @@ class Archive(Mapping[str, Image.Image]):
         """The whole index, or some columns of it."""
         tables = list(self.tables(columns))
         return pa.concat_tables([pa.schema([SCHEMA.field(name) for name in columns]).empty_table(), *tables])
+
+    @property
+    def index_files(self) -> list[str]:
+        """URLs of the Parquet files of the index, in key order: what DuckDB, Polars or pandas are to read."""
+        return [f"{self.store.url}/{layout.snapshot_file_path(part.record.file)}" for part in self._parts]
 
     # --- bytes ---
 
@@ -266,20 +267,28 @@ class Archive(Mapping[str, Image.Image]):
         """
         iterator = iter(keys)
         while some := list(islice(iterator, LOCATE)):
-            for window in windows(self.places(some)):
-                for place, image in zip(window, self._decode(window, skip_undecodable), strict=True):
-                    if image is not None:
-                        yield place.key, image
+            yield from self._pictures(self.places(some), skip_undecodable)
 
     def pictures(self, *, skip_undecodable: bool = False) -> Iterator[tuple[str, Image.Image]]:
-        """All pictures in the order of the payload files, which reads them from end to end."""
-        order = self.table(["shard", "offset", "key"])
-        order = order.sort_by([("shard", "ascending"), ("offset", "ascending")])
-        return self.get_many(order.column("key").to_pylist(), skip_undecodable=skip_undecodable)
+        """All pictures, some ten thousand keys after another, and among these in the order of the payload files.
+
+        So an archive of any size is read in bounded memory, and one whose sources were listed in order from end to end.
+        """
+        tables = self.tables()
+        while some := list(islice(tables, TOGETHER)):
+            rows = [row for table in some for row in to_rows(table)]
+            rows.sort(key=lambda row: (row.shard, row.offset))
+            yield from self._pictures(rows, skip_undecodable)
 
     def decode(self, places: Sequence[Placement]) -> list[Image.Image]:
         """Read and decode pictures as one batch; the caller bounds its size."""
         return [image for image in self._decode(places, False) if image is not None]
+
+    def _pictures(self, places: Sequence[Placement], skip_undecodable: bool) -> Iterator[tuple[str, Image.Image]]:
+        for window in windows(places):
+            for place, image in zip(window, self._decode(window, skip_undecodable), strict=True):
+                if image is not None:
+                    yield place.key, image
 
     def _decode(self, places: Sequence[Placement], skip_undecodable: bool) -> list[Image.Image | None]:
         from lichen.pipeline.images import to_pil
@@ -309,7 +318,6 @@ class Archive(Mapping[str, Image.Image]):
         totals = dict.fromkeys(names, 0)
         if snapshot is not None:
             totals = {name: snapshot.totals[name] for name in totals}
-        payloads = () if snapshot is None else snapshot.payloads
         codecs = {} if snapshot is None else snapshot.codecs
         return ArchiveInfo(
             url=self.store.url,
@@ -317,8 +325,8 @@ class Archive(Mapping[str, Image.Image]):
             created=self.marker.created,
             snapshot=None if snapshot is None else snapshot.number,
             jobs=() if snapshot is None else snapshot.jobs,
-            payload_file_bytes=sum(payload.record.size for payload in payloads),
-            index_bytes=sum(part.record.size for part in self._parts) + sum(payload.index_size for payload in payloads),
+            payload_file_bytes=0 if snapshot is None else snapshot.payload_bytes,
+            index_bytes=0 if snapshot is None else snapshot.index_bytes,
             codec_bytes=sum(sum(sizes.values()) for sizes in codecs.values()),
             codecs=tuple(codecs),
             **totals,
@@ -329,14 +337,7 @@ class Archive(Mapping[str, Image.Image]):
     def _file(self, number: int) -> IndexFile:
         with self._lock:
             if number not in self._files:
-                record = self._parts[number].record
-                self._files[number] = IndexFile(
-                    self.store,
-                    layout.snapshot_file_path(record.file),
-                    size=record.size,
-                    rows=record.rows,
-                    payload_sizes=self._sizes,
-                )
+                self._files[number] = open_part(self.store, self._parts[number], self._sizes)
             return self._files[number]
 
     def _group(self, part: int, group: int, full: bool) -> pa.Table:

@@ -19,7 +19,7 @@ from lichen.pipeline.archive.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """Why sources are not in the archive, by key. No key is in both."""
+    """Why sources are not in the archive, by key. No key is both quarantined and skipped."""
 
     quarantined: dict[str, str]
     skipped: dict[str, str]

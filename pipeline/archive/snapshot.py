@@ -11,7 +11,6 @@ from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import (
     read_totals,
 )
-from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.manifest import Fields, FileRecord, Json, dump, require
 from lichen.pipeline.archive.store import Store
 
@@ -59,28 +58,24 @@ class Snapshot:
     """All jobs ever merged, in that order."""
     rows: int
     index: tuple[IndexPart, ...]
-    payloads: tuple[PayloadFile, ...]
+    payload_list: FileRecord | None
+    """The table of payload files (``payload_list``); None in snapshots of early versions, and without any."""
+    inline_payloads: tuple[PayloadFile, ...]
+    """The payload files in snapshots of early versions."""
+    payload_count: int
+    payload_bytes: int
+    """Of all payload files; they may hold more than the rows name."""
+    part_bytes: int
+    """Of the index parts beside the payload files."""
     codecs: Mapping[str, Mapping[str, int]]
     """Digest to file extension to size in bytes."""
     totals: Mapping[str, int]
 
     @property
-    def payload_sizes(self) -> dict[str, int]:
-        return {payload.record.file: payload.record.size for payload in self.payloads}
-
-    def open_index(self, store: Store) -> list[IndexFile]:
-        """The index files, in key order."""
-        sizes = self.payload_sizes
-        return [
-            IndexFile(
-                store,
-                layout.snapshot_file_path(part.record.file),
-                size=part.record.size,
-                rows=part.record.rows,
-                payload_sizes=sizes,
-            )
-            for part in self.index
-        ]
+    def index_bytes(self) -> int:
+        """Of the index files, the list of payload files, and the index parts beside these."""
+        listed = 0 if self.payload_list is None else self.payload_list.size
+        return sum(part.record.size for part in self.index) + listed + self.part_bytes
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -115,10 +110,26 @@ def read_snapshot(store: Store, number: int) -> Snapshot:
     rows = fields.integer("rows")
     if sum(part.record.rows for part in index) != rows:
         raise CorruptArchive(f"{fields.where}: its index files do not add up to {rows} rows")
-    payloads = tuple(
-        PayloadFile(record=FileRecord.from_fields(one, "payload file"), index_size=one.integer("index_size"))
-        for one in fields.objects("payloads")
-    )
+    payload_list: FileRecord | None = None
+    inline: tuple[PayloadFile, ...] = ()
+    if "payload_files" in fields.values:
+        if "payloads" in fields.values:
+            raise CorruptArchive(f"{fields.where} has two lists of payload files")
+        stated = Fields(fields.values["payload_files"], f"{fields.where}: payload_files")
+        count, size, parts = (stated.integer(name) for name in ("count", "bytes", "part_bytes"))
+        if stated.values.get("list") is not None:
+            payload_list = FileRecord.from_fields(
+                Fields(stated.values["list"], f"{stated.where}: list"), "payload list"
+            )
+        if count != (0 if payload_list is None else payload_list.rows):
+            raise CorruptArchive(f"{fields.where}: its list does not have {count} payload files")
+    else:
+        inline = tuple(
+            PayloadFile(record=FileRecord.from_fields(one, "payload file"), index_size=one.integer("index_size"))
+            for one in fields.objects("payloads")
+        )
+        count, size = len(inline), sum(one.record.size for one in inline)
+        parts = sum(one.index_size for one in inline)
     return Snapshot(
         number=number,
         parent=fields.optional_integer("parent"),
@@ -129,7 +140,11 @@ def read_snapshot(store: Store, number: int) -> Snapshot:
         jobs=fields.names("jobs", "job"),
         rows=rows,
         index=index,
-        payloads=payloads,
+        payload_list=payload_list,
+        inline_payloads=inline,
+        payload_count=count,
+        payload_bytes=size,
+        part_bytes=parts,
         codecs=codecs,
         totals=totals,
     )
@@ -159,7 +174,12 @@ def dump_snapshot(snapshot: Snapshot) -> bytes:
             "jobs": list(snapshot.jobs),
             "rows": snapshot.rows,
             "index": index,
-            "payloads": [{**one.record.to_json(), "index_size": one.index_size} for one in snapshot.payloads],
+            "payload_files": {
+                "list": None if snapshot.payload_list is None else snapshot.payload_list.to_json(),
+                "count": snapshot.payload_count,
+                "bytes": snapshot.payload_bytes,
+                "part_bytes": snapshot.part_bytes,
+            },
             "codecs": {digest: dict(sizes) for digest, sizes in snapshot.codecs.items()},
             "totals": dict(snapshot.totals),
         }

@@ -22,9 +22,11 @@ from lichen.errors import CorruptArchive, DuplicateKey, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import TOTALS, ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.index import IndexWriter
-from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.index_file import IndexFile, open_part
 from lichen.pipeline.archive.job import read_job
+from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.merge import THREADS, Rows, Stream, merge, sweep
+from lichen.pipeline.archive.payload_list import PayloadSizes, read_payloads, write_payloads
 from lichen.pipeline.archive.snapshot import IndexPart, PayloadFile, Snapshot, dump_snapshot, latest_snapshot
 from lichen.pipeline.archive.store import Store
 from lichen.pipeline.archive.verified import create_verified, put_file_verified, wrong_size
@@ -79,7 +81,7 @@ class _Sums:
 
 
 class _Writer:
-    """One attempt at the next snapshot. ``written`` are the names of the index files that it made."""
+    """One attempt at the next snapshot. ``written`` are the names of the files that it made."""
 
     def __init__(
         self, store: Store, job: str, commits: Sequence[ShardCommit], parent: Snapshot | None, folder: Path
@@ -91,6 +93,7 @@ class _Writer:
         self._parts: list[IndexPart] = []
         self._file: IndexWriter | None = None
         self._used: set[str] = set()
+        self._before: dict[str, PayloadFile] = {}
         self._sums = _Sums()
         self.written: list[str] = []
 
@@ -99,11 +102,12 @@ class _Writer:
         kept: set[str] = set()
         if parent is not None:
             self._sums.totals.update(parent.totals)
-            self._sums.payloads.update({one.record.file: one.record.rows for one in parent.payloads})
+            self._before = {one.record.file: one for one in read_payloads(store, parent)}
+            self._sums.payloads.update({name: one.record.rows for name, one in self._before.items()})
             if existing == "keep":
                 kept = _strangers(store, job, parent)
         fresh = Stream(_unique(sweep(_groups_of(store, self._commits), self._folder), job))
-        sizes = {} if parent is None else parent.payload_sizes
+        sizes = PayloadSizes(store, parent)
         for part in () if parent is None else parent.index:
             first = fresh.first()
             beyond = first is None or first > part.max_key
@@ -118,13 +122,7 @@ class _Writer:
         return self._snapshot()
 
     def _rewrite(self, part: IndexPart, fresh: Stream, sizes: Mapping[str, int], kept: Collection[str]) -> None:
-        file = IndexFile(
-            self._store,
-            layout.snapshot_file_path(part.record.file),
-            size=part.record.size,
-            rows=part.record.rows,
-            payload_sizes=sizes,
-        )
+        file = open_part(self._store, part, sizes)
         left = part.record.rows
         for table in merge(fresh, self._old(file), self._job, kept):
             left = max(0, left - table.num_rows)
@@ -173,7 +171,7 @@ class _Writer:
             used.update(before if part.codecs is None else part.codecs)
         if missing := used - codecs.keys():
             raise CorruptArchive(f"codec {min(missing)} was used, but is not in the archive")
-        files = {} if parent is None else {payload.record.file: payload for payload in parent.payloads}
+        files = dict(self._before)
         for commit in self._commits:
             files[commit.payload.file] = PayloadFile(record=commit.payload, index_size=commit.index.size)
         payloads = []
@@ -181,6 +179,7 @@ class _Writer:
             record = replace(files[name].record, rows=self._sums.payloads[name])
             payloads.append(PayloadFile(record=record, index_size=files[name].index_size))
         jobs = () if parent is None else parent.jobs
+        listed = self._list(payloads)
         return Snapshot(
             number=self._number,
             parent=None if parent is None else parent.number,
@@ -191,10 +190,22 @@ class _Writer:
             jobs=jobs if self._job in jobs else (*jobs, self._job),
             rows=sum(part.record.rows for part in self._parts),
             index=tuple(self._parts),
-            payloads=tuple(payloads),
+            payload_list=listed,
+            inline_payloads=(),
+            payload_count=len(payloads),
+            payload_bytes=sum(one.record.size for one in payloads),
+            part_bytes=sum(one.index_size for one in payloads),
             codecs={digest: codecs[digest] for digest in sorted(used)},
             totals={name: self._sums.totals[name] for name in TOTALS},
         )
+
+    def _list(self, payloads: Sequence[PayloadFile]) -> FileRecord | None:
+        if not payloads:
+            return None
+        path = self._folder / layout.payload_list(self._number, self._attempt)
+        write_payloads(path, payloads, self._number)
+        self.written.append(path.name)
+        return put_file_verified(self._store, layout.snapshot_file_path(path.name), path, len(payloads))
 
 
 def _whole(store: Store, commits: list[ShardCommit], restoring: bool) -> list[ShardCommit]:
@@ -251,7 +262,7 @@ def _index_part(store: Store, commit: ShardCommit) -> IndexFile:
 
 
 def _unique(tables: Iterator[pa.Table], job: str) -> Iterator[pa.Table]:
-    """The same tables. Raises ``DuplicateKey`` for a key that comes twice: equal ones are side by side."""
+    """Sorted tables, as they come. Raises ``DuplicateKey`` for a key that comes twice: equal ones are side by side."""
     for table in tables:
         keys = table.column("key")
         if table.num_rows > 1:

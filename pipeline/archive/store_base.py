@@ -38,10 +38,10 @@ SLOWEST = 512 * 1024
 """Bytes a second below which a transfer counts as stalled."""
 
 SMALL = 64 * 1024 * 1024
-"""Bytes that fit into ``TIMEOUT`` at that rate."""
+"""Bytes that are transferred within ``TIMEOUT`` at the rate ``SLOWEST``."""
 
 _WRITING = frozenset({"create", "write"})
-"""Operations that need a place, and no object."""
+"""Operations that need a place to write to, and no object that is there."""
 
 _CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 

@@ -82,7 +82,7 @@ class S3Store(Store):
 
 
 class _Steps(Callback):  # type: ignore[misc]
-    """Counts the bytes that arrived."""
+    """Counts the bytes of a transfer that have arrived."""
 
 
 def _failures() -> tuple[type[Exception], ...]:

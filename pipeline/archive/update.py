@@ -66,7 +66,7 @@ def skipped_sources(store: Store, jobs: Iterable[str]) -> pa.Table:
 
 
 def diff_table(known: pa.Table, sources: Iterable[Source], skipped: pa.Table | None = None) -> SourceDiff:
-    """The same with a table of ``KNOWN_COLUMNS`` and one of ``skipped_sources``. Pure.
+    """``diff_sources`` against a table of ``KNOWN_COLUMNS`` and one of ``skipped_sources``. Pure.
 
     Keys of sources must be unique. A source with a fault is always work, and nothing below it is missing: of a
     folder that cannot be read, or a damaged tar file, nobody knows.

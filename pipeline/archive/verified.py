@@ -33,7 +33,7 @@ def put_verified(store: Store, path: str, data: bytes, rows: int) -> FileRecord:
 
 
 def put_file_verified(store: Store, path: str, local: Path, rows: int) -> FileRecord:
-    """The same for a finished local file of any size."""
+    """Put a finished local file of any size, and read it back to compare length and digest."""
     digest = hashlib.sha256()
     size = 0
     with local.open("rb") as file:

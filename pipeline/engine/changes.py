@@ -28,9 +28,9 @@ class Changes:
 
     work: tuple[Source, ...]
     unchanged: int
-    """Those found to be no pictures before included."""
+    """Sources that have not changed, those found to be no pictures before included."""
     passed_over: int
-    """Those of them that are no pictures."""
+    """Unchanged sources that are no pictures."""
     missing: tuple[str, ...]
     lost: int
     """Pictures whose payload files are not there as they were; their sources count as changed."""
@@ -115,7 +115,7 @@ _DEPTH = 4
 
 
 def _noting(sources: Iterable[Source], blank: list[Source]) -> Iterator[Source]:
-    """The same sources; those that cannot be compared with anything are added to ``blank``."""
+    """The sources as they are given; those that cannot be compared with anything are added to ``blank``."""
     for source in sources:
         if source.size is None and source.mtime is None and source.etag is None and source.fault is None:
             blank.append(source)

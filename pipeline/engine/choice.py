@@ -58,8 +58,7 @@ class Choice:
         """The outcome of the learned codec, or a better one."""
         found = [first]
         for codec in self._rivals:
-            lossless = getattr(codec, "lossless", False)
-            target = self._lossless() if lossless else self._as_good_as(first.measured)
+            target = self._lossless() if codec.lossless else self._as_good_as(first.measured)
             start = START if target.lowest and not self._target.searched else None
             rival = Compressor(codec, target=target, shares=_ALL, effort=self._effort, start=start)
             found += rival.compress([item], watch)

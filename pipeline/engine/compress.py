@@ -21,7 +21,7 @@ from lichen.pipeline.engine.messages import STAGES
 from lichen.pipeline.images import Picture, pack_side
 from lichen.pipeline.quality import Quality, measure
 from lichen.pipeline.side import apply_side
-from lichen.pipeline.target import SMALLEST, Search, Target
+from lichen.pipeline.target import Search, Target
 
 BROKEN_AFTER = 8
 """Pictures in a row on which the codec fails with errors that are not lichen's: then it is not the pictures."""
@@ -78,7 +78,7 @@ class Kept:
     reason: str
     retries: int = 0
     measured: Quality | None = None
-    """Of the first trial, if it came so far."""
+    """What was measured of the first trial, if it came so far."""
 
 
 class Compressor:
@@ -99,7 +99,7 @@ class Compressor:
         self.codec = codec
         self._target, self._shares, self._effort = target, shares, effort
         self._start, self._limited = start, limited
-        self._step = getattr(codec, "quality_step", SMALLEST)
+        self._step = codec.quality_step
         self._failures = 0
 
     def compress(self, items: Sequence[Item], watch: Stopwatch) -> list[Compressed | Kept]:
@@ -231,7 +231,7 @@ class _Trial:
     encoded: Encoded
     side: bytes
     pixels: Pixels
-    """As they will come out of the archive: with flat regions painted."""
+    """The pixels as they will come out of the archive: with flat regions painted."""
     measured: Quality
 
 
@@ -250,11 +250,11 @@ class _Case:
 
     @property
     def quality(self) -> float:
-        """Of the best trial, or else of the last."""
+        """The quality of the best trial, or else of the last."""
         return self.search.quality if self.best is None else self.best.quality
 
     def begin_again(self) -> None:
-        """Another search, from where this one ended."""
+        """Begin another search, from where the last one ended."""
         self.earlier += self.search.trials
         self.search, self.best = self.search.again(self.quality), None
 

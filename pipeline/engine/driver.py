@@ -43,7 +43,7 @@ OnProgress = Callable[[JobProgress], None]
 TICK = 0.25
 """Seconds between two looks at the workers' counters while nothing else happens."""
 PROGRESS_SECONDS = 5.0
-"""Between two writes of ``progress.json``."""
+"""Seconds between two writes of ``progress.json``."""
 COMPARE_SECONDS = 15.0
 """Without an event, until what is in flight is compared with what was committed."""
 NAMES = 100

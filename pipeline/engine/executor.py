@@ -24,9 +24,9 @@ class Blame(Enum):
     """Whether an attempt killed its worker."""
 
     NO = "no"
-    """It was not in work yet, or the machine was taken away."""
+    """The attempt was not in work yet, or the machine was taken away."""
     PERHAPS = "perhaps"
-    """It was not the only one there."""
+    """The attempt was not the only one in the worker that died."""
     YES = "yes"
 
 

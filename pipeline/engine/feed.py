@@ -34,7 +34,7 @@ from lichen.pipeline.sources.secrets import redact_uri
 log = Log(__name__)
 AHEAD_BYTES = 128 * 1024 * 1024
 AHEAD_PIXELS = 1 << 25
-"""Opened ahead of the codec; the pictures being opened come on top."""
+"""Pixels that are opened ahead of the codec; the pictures being opened come on top."""
 
 LOCAL_READERS, REMOTE_READERS = 4, 16
 UNKNOWN_SIZE = 1 << 23
@@ -55,7 +55,7 @@ class Item:
     read_seconds: float = 0.0
     open_seconds: float = 0.0
     counted: int = 0
-    """Bytes that it counts among those that were read ahead."""
+    """Bytes that this item counts among those that were read ahead."""
 
     @property
     def pixels(self) -> int:

@@ -46,7 +46,7 @@ class FlatMaps:
         return (plain, decoded) if np.array_equal(painted, decoded) else (with_flat(plain, best), painted)
 
     def _map(self, level: int) -> tuple[Flat | None, int]:
-        """The map and what it costs in bytes."""
+        """The flat map of a picture and what it costs in bytes."""
         while len(self._maps) <= MAX_LEVEL - level:
             flat = _flat_map(self._pixels, self._colours, MAX_LEVEL - len(self._maps))
             self._maps.append((flat, 0 if flat is None else len(with_flat(b"", flat))))

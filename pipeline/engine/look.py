@@ -23,7 +23,7 @@ SAME = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What was seen."""
+    """What a look at a picture saw."""
 
     flat: float
     same: float

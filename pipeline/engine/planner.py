@@ -27,7 +27,7 @@ class Planned:
 
     @property
     def bytes(self) -> int:
-        """Of the sources whose size is known."""
+        """Bytes of the sources whose size is known."""
         return sum(source.size or 0 for source in self.shard.sources)
 
 

@@ -165,7 +165,7 @@ class _Child:
         self._heard = time.monotonic()
         self.loading, self.retiring = True, False
         self.tasks: dict[str, ShardTask] = {}
-        """In flight, oldest first, by attempt."""
+        """Tasks in flight, oldest first, by attempt."""
         for work in (self._speak, self._listen):
             threading.Thread(target=work, name="lichen-child", daemon=True).start()
         self.send(settings)
@@ -178,7 +178,7 @@ class _Child:
         self._told.put(message)
 
     def receive(self, timeout: float) -> list[tuple[str, Any]]:
-        """What it said, after the first message or ``timeout`` seconds."""
+        """What the process said, after the first message or ``timeout`` seconds."""
         try:
             found = [self._said.get(timeout=timeout)]
         except queue.Empty:
@@ -188,11 +188,11 @@ class _Child:
         return found
 
     def silent_for(self) -> float:
-        """Seconds since it last gave a sign of life."""
+        """Seconds since the process last gave a sign of life."""
         return time.monotonic() - self._heard
 
     def epitaph(self) -> str:
-        """What it died of."""
+        """What the process died of."""
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -203,7 +203,7 @@ class _Child:
         return f"{name}{', perhaps because memory ran out' if name == 'SIGKILL' else ''}"
 
     def kill(self) -> None:
-        """End it now, and with it whatever hangs in it."""
+        """End the process now, and with it whatever hangs in it."""
         self._process.kill()
         self._process.wait()
         self._told.put(None)

@@ -18,7 +18,7 @@ class JobProgress:
     counts: Counts
     """Everything that is done, earlier runs of the job included, and shards in work so far."""
     fresh: Counts
-    """What this run did."""
+    """Counts of what this run did."""
     shards_done: int
     shards_planned: int
     planned_sources: int
@@ -26,7 +26,7 @@ class JobProgress:
     planned_bytes: int
     plan_complete: bool
     seconds: float
-    """Since the first shard was handed out."""
+    """Seconds since the first shard was handed out."""
 
     @property
     def images_per_second(self) -> float:
@@ -56,20 +56,20 @@ class JobSummary:
     snapshot: int | None
     resumed: bool
     counts: Counts
-    """Of the whole job, over all its runs."""
+    """Counts of the whole job, over all its runs."""
     shards: int
     splits: int
     worker_deaths: int
     seconds: float
-    """Of this run, from the first shard handed out to the snapshot."""
+    """Seconds of this run, from the first shard handed out to the snapshot."""
     startup_seconds: float
-    """Of this run, before that: executor, codec, listing."""
+    """Seconds of this run before the first shard: executor, codec, listing."""
     megapixels_per_second: float
-    """Of this run, start-up apart."""
+    """Megapixels a second of this run, start-up apart."""
     unchanged: int
     """Sources that an update found in the archive as they are, or found to be no pictures before."""
     passed_over: int
-    """Those of them that are no pictures."""
+    """Unchanged sources that are no pictures."""
     missing: int
     """Pictures of this source in the archive whose source is gone; they stay."""
     not_applied: Mapping[str, tuple[Any, Any]]
@@ -80,7 +80,7 @@ class JobSummary:
     lost: int
     """Pictures of the archive whose payload files are gone or cut. Those that had sources were work of this job."""
     missing_names: tuple[str, ...]
-    """The first of them, as are the names below."""
+    """The first missing keys; the other lists of names have the first ones, too."""
     quarantined_names: tuple[str, ...]
     skipped_names: tuple[str, ...]
 

@@ -51,9 +51,9 @@ class Schedule:
         self._waiting: deque[_Open] = deque()
         self._flying: dict[str, _Open] = {}
         self.counts = Counts()
-        """Of the committed shards, whoever committed them."""
+        """Counts of the committed shards, whoever committed them."""
         self.fresh = Counts()
-        """Of the shards that were committed in this run."""
+        """Counts of the shards that were committed in this run."""
         self.shards = self.splits = 0
 
     def __len__(self) -> int:

@@ -27,7 +27,7 @@ class Spawned:
     pipe: Connection
 
     def kill(self) -> None:
-        """End it now, and with it whatever hangs in it."""
+        """End the process now, and with it whatever hangs in it."""
         self.process.kill()
         self.process.wait()
 

@@ -38,9 +38,9 @@ class Work:
     job: Job | None
     sources: Iterable[Source]
     changes: Changes | None
-    """None for the first job of an archive."""
+    """What is new, changed or gone; None for the first job of an archive."""
     bytes: int | None
-    """Of all sources together, where they were listed."""
+    """Bytes of all sources together, where they were listed."""
 
     @property
     def done(self) -> bool:

@@ -54,7 +54,7 @@ from lichen.pipeline.engine.flatness import FlatMaps
 from lichen.pipeline.engine.look import look_at
 from lichen.pipeline.engine.messages import CodecFiles, Counts, ShardResult, ShardTask, WorkerConfig
 from lichen.pipeline.engine.patience import Patience
-from lichen.pipeline.lanes import GROUP_PIXELS, LARGE_PIXELS, Lanes, group_pixels
+from lichen.pipeline.lanes import LARGE_PIXELS, Lanes, group_pixels
 from lichen.pipeline.logs import Log
 from lichen.pipeline.packing import Packed, pack
 from lichen.pipeline.quality import measure
@@ -189,7 +189,7 @@ class Worker(Closing):
             options=self.config.sources.options,
             openers=self.lanes.cpus,
             group_pictures=GROUP_PICTURES,
-            group_pixels=GROUP_PIXELS if self.codec is None else group_pixels(self.codec),
+            group_pixels=group_pixels(self.codec),
             patience=self.patience,
             max_bytes=self.config.sources.max_source_bytes,
             store_only=task.store_only,
@@ -351,7 +351,7 @@ class _Attempt:
 
 def _load(config: WorkerConfig) -> list[Codec]:
     """The codecs of a job, the one that pictures get by default first; none where nothing is lost."""
-    from lichen.models.zoo import load_codec
+    from lichen.models.registry import load_codec
 
     if config.quality.lossless:
         return []

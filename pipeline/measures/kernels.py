@@ -52,7 +52,7 @@ def blur_row(source: NDArray[np.float32], target: NDArray[np.float32], count: in
 
 @kernel
 def blur_column(ring: NDArray[np.float32], first: int, target: NDArray[np.float32], count: int) -> None:
-    """The same down the 11 rows of a ring buffer whose oldest row is ``first``."""
+    """Blur down the 11 rows of a ring buffer whose oldest row is ``first``, with the kernel of ``blur_row``."""
     r0, r1, r2 = ring[first % 11], ring[(first + 1) % 11], ring[(first + 2) % 11]
     r3, r4, r5 = ring[(first + 3) % 11], ring[(first + 4) % 11], ring[(first + 5) % 11]
     r6, r7, r8 = ring[(first + 6) % 11], ring[(first + 7) % 11], ring[(first + 8) % 11]

@@ -50,7 +50,7 @@ _CURVES: dict[int, Curve] = {
     8: (1.0,),
     13: _SRGB_CURVE,
 }
-"""Of H.273's transfer characteristics those that 8-bit pictures for ordinary displays use."""
+"""Those of H.273's transfer characteristics that 8-bit pictures for ordinary displays use."""
 
 _UNSPECIFIED = 2
 _SRGB_GAMMA, _GAMMA_NEAR, _CHROMATICITY_NEAR = 45455, 500, 0.0011

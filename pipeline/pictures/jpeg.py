@@ -20,7 +20,7 @@ from lichen.pipeline.pictures.limits import MAX_PIECES, check_size, trailer
 from lichen.pipeline.side import Block
 
 MAX_SCANS = 500
-"""libjpeg-turbo's own advice: no real file has more."""
+"""Most scans of a JPEG, by libjpeg-turbo's own advice: no real file has more."""
 
 MAX_SCANNED = 1 << 33
 """Most pixels times scans: the decoder visits every block in every scan, however short the scan is."""
@@ -58,7 +58,7 @@ class _Headers:
     scan: int = 0
     """Where the first scan begins; 0 if there is none."""
     data: int = 0
-    """Where its data begin."""
+    """Where the data of the first scan begin."""
 
 
 def examine_jpeg(data: bytes, max_pixels: int) -> list[Block]:

@@ -14,7 +14,7 @@ from lichen.pipeline.side import Block
 MAX_TILES = 1 << 14
 MAX_CODE_BLOCKS = 1 << 21
 MAX_PACKETS = 1 << 20
-"""Of one picture. Usual settings need 300,000 code blocks and 10,000 packets for 256 megapixels."""
+"""Most packets of one picture; usual settings need 10,000 packets, and 300,000 code blocks, for 256 megapixels."""
 
 _ENUMERATED = {16, 17, 18}
 """sRGB, grey, and sYCC, which the decoder turns into sRGB."""

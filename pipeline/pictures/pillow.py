@@ -31,5 +31,5 @@ PILLOW_ERRORS = (
 
 
 def message(error: BaseException) -> str:
-    """One short line."""
+    """An error as one short line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -19,7 +19,7 @@ from lichen.pipeline.side import Block, HasSide, Side
 _MAX_SEGMENT = 65533
 _MAX_DENSITY = 65535
 _COLOUR_CHUNKS = {"png:cICP", "png:gAMA", "png:cHRM", "png:sRGB"}
-"""Where the chunks cannot be, a profile says the same."""
+"""PNG chunks that tell of colour; where a format has no room for them, a profile says the same."""
 _PNG_CHUNKS = _COLOUR_CHUNKS | {"png:sBIT", "png:tIME", "png:bKGD", "png:tEXt", "png:zTXt", "png:iTXt"}
 """What Pillow writes of public chunks; of private ones all."""
 _WORDS = {

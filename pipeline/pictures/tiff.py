@@ -63,7 +63,7 @@ def has_pages(data: bytes) -> bool:
 
 
 class _Layout:
-    """Sizes, from the tags."""
+    """The sizes of a picture and of its strips or tiles, from the tags."""
 
     def __init__(self, directories: Directories, tags: dict[int, Entry]) -> None:
         self._directories, self._tags = directories, tags
@@ -171,7 +171,7 @@ def check_tags(image: TiffImagePlugin.TiffImageFile) -> None:
 
 
 def exif_of(image: TiffImagePlugin.TiffImageFile) -> bytes | None:
-    """The descriptive tags, rewritten as EXIF."""
+    """The descriptive tags of a TIFF, rewritten as EXIF."""
     source = image.getexif()
     exif = Image.Exif()
     for tag in sorted(_DESCRIPTION & set(source)):

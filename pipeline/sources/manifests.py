@@ -23,7 +23,7 @@ from lichen.pipeline.sources.stores import open_binary, store_errors
 MAX_LINE = 1 << 16
 MAX_SIZE = 1 << 60
 MAX_GROUP = 1 << 30
-"""Bytes of the pages of a row group, of the columns that matter."""
+"""Most bytes of the pages of one row group of a manifest, in the columns that are read."""
 BATCH = 8192
 
 _SAMPLE = 64

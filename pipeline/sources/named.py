@@ -17,7 +17,7 @@ from lichen.pipeline.sources.stores import open_regular, store_errors
 from lichen.pipeline.sources.tars import COMPRESSED_MAGIC, COMPRESSED_TARS
 
 HEAD = 1024
-"""Bytes that tell a kind."""
+"""Bytes from the beginning of a file that tell what kind of file it is."""
 
 _PACKED = "an archive in which pictures cannot be read singly; unpack it first, or make a plain .tar of it"
 _LIST = "no manifest; as one lichen reads .txt with one URI a line, and .parquet with a column 'uri'"

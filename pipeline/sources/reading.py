@@ -88,7 +88,7 @@ def _settle(
     options: Mapping[str, Any] | None,
     max_bytes: int,
 ) -> bytes:
-    """The bytes that match, or else those that came twice."""
+    """The bytes of a source that match what was listed, or else those that came twice."""
     seen = {sha256(first).digest()}
     for shift, fraction in _CUTS:
         log.info("the source looks damaged, or is not what its store tells; reading it again", key=source.key)

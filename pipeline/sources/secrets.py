@@ -29,7 +29,7 @@ _USERINFO = re.compile(
 _PLAIN_USERINFO = frozenset({"file", "local", "memory", "github", "git", "gitlab"})
 """Where what stands before ``@`` is part of a name, such as organisation and repository."""
 _TOKEN_USERS = frozenset({"http", "https"})
-"""Where a user without a password may be a token."""
+"""Schemes of URIs in which a user without a password may be a token."""
 _CREDENTIALS = {
     **dict.fromkeys(("s3", "s3a"), ("key", "secret")),
     **dict.fromkeys(("ftp", "ftps", "sftp", "ssh", "smb"), ("username", "password")),
@@ -37,7 +37,7 @@ _CREDENTIALS = {
 }
 """What the file systems of fsspec call user and password."""
 _PLAIN_QUERY = frozenset({"file", "local", "memory", "s3", "s3a", "gs", "gcs"})
-"""Where a question mark is a character of a name."""
+"""Schemes of URIs in which a question mark is a character of a name."""
 
 _SIGNING_NAMES = (
     r"x-(?:amz|goog|oss|cos|obs|tos|ms)-[\w-]+|sig|sign|q-signature|"
@@ -46,8 +46,8 @@ _SIGNING_NAMES = (
     r"(?:[\w.-]*[_-])?(?:api|access|secret|private)[_-]key(?:[_-]?id)?|googleaccessid|key-pair-id|policy"
 )
 _OPAQUE_NAMES = r"key|code|hash|sid|session"
+"""Parameters that are secrets if their values look like one: long, and no name of a file."""
 _END = r"""(?=[.:)\]}]{0,3}(?:[&;\#,\s"'<>]|$))"""  # of a value, before the punctuation of a message
-"""Secrets if their values look like one: long, and no name of a file."""
 _PARAMETER = re.compile(
     rf"""(?P<before>^|[?&;\#,\s])
          (?P<name>{_SIGNING_NAMES}|(?:{_OPAQUE_NAMES})(?==[\w%+-]{{24,}}=*{_END}))

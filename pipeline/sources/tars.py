@@ -20,16 +20,16 @@ from lichen.pipeline.sources.stores import open_binary, store_errors
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
 
 COMPRESSED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
-"""Of gzip, bzip2, xz, zstd and lz4."""
+"""First bytes of files that gzip, bzip2, xz, zstd and lz4 wrote."""
 _HEADER_CACHE = 1 << 17  # bytes a request on remote stores: the next header is often within reach
 _MAX_HEADER = 1 << 24
 """Bytes of one extended header; a damaged size must not become a request for memory."""
 _MAX_NAME = 4096
-"""Characters of a name, as of a path on a disk."""
+"""Most characters of a name in a tar file, as many as a path on a disk may have."""
 _MAX_LINKED = 1_000_000
 """Files that links to folders may stand for: many links to a folder of many files multiply."""
 _MAX_HOPS = 40
-"""Links that may follow each other, as in Linux."""
+"""Most links in a tar file that may follow each other; Linux allows as many in a path."""
 
 
 def tar_members(tar: Source, options: Mapping[str, Any] | None, *, hidden: bool = False) -> Iterator[Source]:

@@ -14,16 +14,15 @@ from typer.testing import CliRunner
 from lichen.errors import UsageError
 from lichen.jobs.cli import build_app
 from lichen.jobs.compare import compare_codecs
-from lichen.models.architectures import config_of, cost
-from lichen.models.checkpoint import export_codec
-from lichen.models.zoo import load_codec, write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.registry import config_of, cost, export, load_codec
 
 
 @pytest.fixture(scope="module")
 def codecs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("codecs")
     for number, name in enumerate(("one", "other")):
-        write_codec(folder, name, export_codec(new_network(seed=number), name, {}))
+        write_codec(folder, name, export(new_network(seed=number), name, {}))
     return [folder / "one.json", folder / "other.json"]
 
 

@@ -20,8 +20,8 @@ from snapped_support import SMALL, lively
 from typer.testing import CliRunner
 
 from lichen.jobs.cli import build_app
-from lichen.models.published import export_published
-from lichen.models.zoo import write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.snapped.scheme import freeze
 
 ROOT = Path(__file__).parents[2]
 RUN = "import sys; sys.argv[0] = 'lichen'; from lichen.jobs.cli import main; main()"
@@ -57,23 +57,11 @@ ON_ANYTHING: dict[str, tuple[str, ...]] = {
         "psnr,ssimulacra2",
     ),
     "bench entropy": (),
-    "bench rate": ("{tiny}", "--quality", "50"),
     "bench portability": ("{tiny}/a.png",),
     "bench pipeline": ("{tiny}", "--repeats", "1"),
-    "bench effort": ("{tiny}", "--codec", "webp", "--effort", "1", "--quality", "50", "--quality", "60"),
-    "bench snapping": ("{tiny}/a.png", "--codec", "{folder}/tcm.json", "--repeats", "1", "--side", "128"),
 }
-ELSEWHERE = {
-    "models import",
-    "bench mixed",
-    "bench mixes",
-    "bench seen",
-    "bench compressai",
-    "bench ablation",
-    "bench finishing",
-    "bench systems",
-}
-"""Tested by files of their own; they take minutes, or checkpoints of other projects."""
+ELSEWHERE = {"models import"}
+"""Tested by a file of its own; it takes checkpoints of other projects."""
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels[: size[0], : size[1]]).save(folder / "photos" / "holiday" / f"{name}.jpg", quality=95)
     for name in ("a", "b"):
         Image.fromarray(np.ascontiguousarray(pixels[:128, :128])).save(folder / "tiny" / f"{name}.png")
-    write_codec(folder, "tcm", export_published(lively("tcm"), "tcm", {}))
+    write_codec(folder, "tcm", freeze(lively("tcm"), "tcm", {}))
     assert "tcm" in SMALL
     return folder
 

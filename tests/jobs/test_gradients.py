@@ -12,7 +12,7 @@ from lichen.jobs.training import gradients
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.gradients import Gradients
 from lichen.jobs.training.run import train
-from lichen.models.networks.network import NetworkConfig
+from lichen.models.decoupled.network import NetworkConfig
 
 
 class Toy(nn.Module):

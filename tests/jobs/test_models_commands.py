@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 from lichen import defaults
 from lichen.errors import UsageError
 from lichen.jobs.cli import build_app
-from lichen.models.architectures import architecture_names
-from lichen.models.networks.cwam import CWAM, CWAMConfig
-from lichen.models.zoo import check_name, codec_names, full_files, load_codec, training_notes, write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.registry import architectures, check_name, codec_names, full_files, load_codec, training_notes
+from lichen.models.snapped.cwam import CWAM, CWAMConfig
 
 
 def test_architectures() -> None:
     done = CliRunner().invoke(build_app(), ["models", "architectures", "--json"])
     assert done.exit_code == 0, done.output
     found = {one["name"]: one for one in json.loads(done.stdout)}
-    assert list(found) == architecture_names()
+    assert list(found) == list(architectures())
     assert found["tcm-small"]["rates"] == "one" and found["hscatb"]["rates"] == "continuous"
     assert "no-channel" in found["hscatb"]["switches"]
     table = CliRunner().invoke(build_app(), ["models", "architectures"])

@@ -11,14 +11,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lichen.jobs.cli import build_app
-from lichen.models.checkpoint import export_codec
-from lichen.models.zoo import write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.registry import export
 
 KODAK = Path(__file__).parents[1] / "data" / "kodak"
 
 
 def test_an_evaluation_goes_into_the_card_and_nothing_else_changes(tmp_path: Path) -> None:
-    codec = write_codec(tmp_path, "small", export_codec(new_network(), "small", {"licence": "none"}))
+    codec = write_codec(tmp_path, "small", export(new_network(), "small", {"licence": "none"}))
     before = json.loads(codec.read_text())
     one = tmp_path / "one.png"
     with Image.open(next(KODAK.glob("*.png"))) as image:
@@ -37,7 +37,7 @@ def test_an_evaluation_goes_into_the_card_and_nothing_else_changes(tmp_path: Pat
 
 
 def test_the_card_of_another_codec_is_left_alone(tmp_path: Path) -> None:
-    codec = write_codec(tmp_path, "small", export_codec(new_network(), "small", {}))
+    codec = write_codec(tmp_path, "small", export(new_network(), "small", {}))
     before = codec.read_bytes()
     arguments = ["evaluate", str(KODAK), "--codec", "jpeg", "--against", "none", "--quality", "50"]
     done = CliRunner().invoke(build_app(), [*arguments, "--note", str(codec)])

@@ -16,8 +16,8 @@ from lichen.jobs.cli import build_app
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, read_log, truncate_log
 from lichen.jobs.training.run import TrainResult, train
-from lichen.models.networks.network import NetworkConfig
-from lichen.models.zoo import load_codec
+from lichen.models.decoupled.network import NetworkConfig
+from lichen.models.registry import load_codec
 
 SMALL = NetworkConfig(width=16, depth=1, hidden=16, hyper=16, features=16, context=16)
 CONFIG = TrainConfig(

@@ -13,9 +13,10 @@ from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import open_cache
 from lichen.jobs.training.loop import Trainer
 from lichen.jobs.training.run import train
-from lichen.models.architectures import Config, architecture_names, build, config_of
-from lichen.models.networks.network import NetworkConfig
-from lichen.models.networks.trunks import TRUNKS
+from lichen.models.blocks.network import Config
+from lichen.models.decoupled.network import NetworkConfig
+from lichen.models.decoupled.trunks import TRUNKS
+from lichen.models.registry import architectures, build, config_of
 
 FRAME = NetworkConfig(luma=40, chroma=12, width=32, depth=2, hidden=16, hyper=16, features=16, context=16, anchors=4)
 PUBLISHED = {
@@ -76,7 +77,7 @@ def test_two_hundred_steps_lower_the_loss(name: str, data_folder: Path, cache: P
     assert trainer.validate()["loss"] < 0.99 * before  # those that start as a transform coder have little to gain
 
 
-@pytest.mark.parametrize("name", architecture_names())
+@pytest.mark.parametrize("name", architectures())
 def test_every_name_makes_a_network(name: str) -> None:
     import torch
 

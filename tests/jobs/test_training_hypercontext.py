@@ -15,10 +15,9 @@ from lichen import defaults
 from lichen.jobs.cli import build_app
 from lichen.jobs.training.data import PictureCache, open_cache
 from lichen.jobs.training.hypercontext import fit_context
-from lichen.models.architectures import export, load_full, network_from_files
-from lichen.models.networks.network import CodecNetwork
-from lichen.models.placement import place
-from lichen.models.zoo import full_files, load_codec
+from lichen.models.decoupled.network import CodecNetwork
+from lichen.models.device import find_device
+from lichen.models.registry import export, full_files, load_codec, load_files, network_from_files
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,9 @@ def test_a_fitted_context_saves_what_it_says(pictures: PictureCache) -> None:
     assert isinstance(network, CodecNetwork)
     fitted = fit_context(network, pictures, 2, crops=24)
     assert fitted.context is not None and 0.003 < fitted.saved < 0.3
-    plain, better = (load_full(export(network, "x", {}, c), place("cpu", "float32")) for c in (None, fitted.context))
+    plain, better = (
+        load_files(export(network, "x", {}, c), find_device("cpu", "float32")) for c in (None, fitted.context)
+    )
     image = np.ascontiguousarray(photograph()[:512, :512])
     sizes = []
     for quality in (10.0, 50.0):

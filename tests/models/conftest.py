@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 from learned_support import new_network
 
-from lichen.models.checkpoint import export_codec, load_full
-from lichen.models.learned import LearnedCodec
-from lichen.models.placement import place
+from lichen.models.decoupled.codec import DecoupledCodec
+from lichen.models.device import find_device
+from lichen.models.registry import export, load_files
 
 
 @pytest.fixture(scope="session")
 def codec_files() -> dict[str, bytes]:
-    return export_codec(new_network(), "small", {"training": "starting values"})
+    return export(new_network(), "small", {"training": "starting values"})
 
 
 @pytest.fixture(scope="session")
-def codec(codec_files: dict[str, bytes]) -> LearnedCodec:
-    return load_full(codec_files, place("cpu", "float32"))
+def codec(codec_files: dict[str, bytes]) -> DecoupledCodec:
+    return load_files(codec_files, find_device("cpu", "float32"))

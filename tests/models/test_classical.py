@@ -17,7 +17,7 @@ from PIL import Image
 from lichen.errors import CorruptBitstream, InvalidCodec, UnknownCodec, UnsupportedPicture, UsageError
 from lichen.models.classical import CLASSICAL_NAMES, ClassicalCodec, jxl_size, stated_size
 from lichen.models.codec import Codec, Pixels, symbol_digest
-from lichen.models.zoo import codec_from_files, codec_names, load_codec
+from lichen.models.registry import codec_from_files, codec_names, load_codec
 
 MAGIC = {
     "jpeg": b"\xff\xd8\xff", "jpegli": b"\xff\xd8\xff", "webp": b"RIFF", "avif": b"ftypavif", "avif-psnr": b"ftypavif",

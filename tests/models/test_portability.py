@@ -10,8 +10,8 @@ from PIL import Image
 from snapped_support import SMALL, lively
 
 from lichen.jobs.bench.portability import CONFIGURATIONS, run
-from lichen.models.published import export_published
-from lichen.models.zoo import write_codec
+from lichen.models.bundle import write_codec
+from lichen.models.snapped.scheme import freeze
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -39,7 +39,7 @@ def test_every_pair_of_configurations(codec_path: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_pair_of_configurations_in_the_snapped_scheme(name: str, tmp_path: Path) -> None:
-    write_codec(tmp_path, name, export_published(lively(name), name, {}))
+    write_codec(tmp_path, name, freeze(lively(name), name, {}))
     pictures = [tmp_path / f"{n}.png" for n in range(2)]
     for n, picture in enumerate(pictures):
         Image.fromarray(photograph(n)[:200, : 256 - n]).save(picture)

@@ -10,16 +10,15 @@ import torch
 from learned_support import new_network
 
 from lichen.errors import UsageError
-from lichen.models.checkpoint import export_codec, load_full
-from lichen.models.learned import LearnedCodec
-from lichen.models.placement import place
-from lichen.models.zoo import load_codec
+from lichen.models.decoupled.codec import DecoupledCodec
+from lichen.models.device import find_device
+from lichen.models.registry import export, load_codec, load_files
 from lichen.pipeline.lanes import Gate, Lanes
 
 
 @pytest.fixture(scope="module")
-def learned() -> LearnedCodec:
-    return load_full(export_codec(new_network(), "small", {}), place("cpu", "float32"))
+def learned() -> DecoupledCodec:
+    return load_files(export(new_network(), "small", {}), find_device("cpu", "float32"))
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def threads_in_a_lane(lanes: Lanes, *, alone: bool) -> tuple[int, int]:
     ],
 )
 def test_cores_are_divided_among_the_lanes(
-    learned: LearnedCodec, before: int, options: dict[str, int], count: int, threads: int
+    learned: DecoupledCodec, before: int, options: dict[str, int], count: int, threads: int
 ) -> None:
     with Lanes([learned], cpus=4, **options) as lanes:
         assert lanes.count == count
@@ -65,7 +64,7 @@ def test_cores_are_divided_among_the_lanes(
     assert torch.get_num_threads() == before
 
 
-def test_torch_gets_no_more_threads_than_it_would_take(learned: LearnedCodec, before: int) -> None:
+def test_torch_gets_no_more_threads_than_it_would_take(learned: DecoupledCodec, before: int) -> None:
     with Lanes([learned], cpus=64, groups=2) as lanes:
         assert threads_in_a_lane(lanes, alone=False) == (before, before)
         assert threads_in_a_lane(lanes, alone=True) == (before, before)

@@ -15,11 +15,11 @@ from learned_support import new_network, photograph
 from PIL import Image
 
 from lichen.errors import UsageError
-from lichen.models.checkpoint import export_codec, load_full
 from lichen.models.classical import CLASSICAL_NAMES
 from lichen.models.codec import Codec
-from lichen.models.placement import place
-from lichen.models.zoo import load_codec
+from lichen.models.device import find_device
+from lichen.models.registry import export as export_codec
+from lichen.models.registry import load_codec, load_files
 from lichen.pipeline import unpack as unpacking
 from lichen.pipeline.archive.decoding import other_size
 from lichen.pipeline.archive.index import IndexRow, Placement
@@ -54,7 +54,6 @@ def many(write_archive: Callable[..., str], tmp_path_factory: pytest.TempPathFac
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every picture is a group of its own."""
     monkeypatch.setattr(unpacking, "group_pixels", lambda _codec: 1)
-    monkeypatch.setattr(unpacking, "GROUP_PIXELS", 1)
 
 
 def opened(url: str | Path) -> tuple[Archive, list[IndexRow]]:
@@ -216,7 +215,7 @@ def test_files_are_the_same_whatever_the_lanes(many: str, one_by_one: None, tmp_
 def test_networks_in_lanes_decode_the_symbols_that_were_encoded(
     write_archive: Callable[..., str], tmp_path: Path, one_by_one: None
 ) -> None:
-    codec: Codec = load_full(export_codec(new_network(), "small", {}), place("cpu", "float32"))
+    codec: Codec = load_files(export_codec(new_network(), "small", {}), find_device("cpu", "float32"))
     files = {f"{n}.png": picture(n, 70 + n) for n in range(6)}
     url = write_archive(tmp_path / "archive", files, codec=codec)
     result = verify_archive(Archive.open(url), lanes=3)
@@ -229,7 +228,7 @@ def test_a_bitstream_of_another_size_than_its_row_is_not_decoded(
     write_archive: Callable[..., str], tmp_path: Path
 ) -> None:
     """Groups are cut by the index, so what a header says beyond it must not be allocated."""
-    codec: Codec = load_full(export_codec(new_network(), "small", {}), place("cpu", "float32"))
+    codec: Codec = load_files(export_codec(new_network(), "small", {}), find_device("cpu", "float32"))
     url = write_archive(tmp_path / "archive", {"a.png": picture(1, 90), "b.png": picture(2, 80)}, codec=codec)
     archive, rows = opened(url)
     honest = next(row for row in rows if row.key == "b.png")

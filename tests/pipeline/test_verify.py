@@ -70,8 +70,8 @@ def test_a_sound_archive(archive: Path) -> None:
     assert result.ok and result.exit_code == 0 and result.failures == ()
     assert (result.pictures, result.compressed, result.stored) == (PICTURES, 4, 2)
     assert sum(seen) == PICTURES and result.pixels_differ == 0
-    # two payload files with their index parts, the codec's file, the index of the snapshot
-    assert result.files == 2 + 2 + 1 + 1
+    # two payload files with their index parts, the codec's file, the index of the snapshot, its list
+    assert result.files == 2 + 2 + 1 + 1 + 1
     assert result.bytes_read == sum(path.stat().st_size for path in archive.glob("shards/*.bin"))
     assert json.loads(json.dumps(result.to_json()))["ok"] is True
 

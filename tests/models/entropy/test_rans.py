@@ -1,4 +1,4 @@
-"""The range ANS coder: exact round trips, the promised rate, a frozen format, and no trust in any byte."""
+"""The range ANS coder: exact round trips, the promised rate, a frozen format, threads, and streams part by part."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from rans_support import GAUSSIAN, SMALL, decode_by_the_book, gaussian_data, noise
 
 from lichen.errors import CorruptBitstream, InvalidCodec
 from lichen.models.entropy import rans
-from lichen.models.entropy.tables import CoderTables, GaussianScales, gaussian_tables, ideal_bits
+from lichen.models.entropy.tables import ideal_bits
 
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
-GAUSSIAN = gaussian_tables(skip_index=6)
-SMALL = CoderTables(
-    frequencies=np.array([60000, 5000, 536, 32768, 32768, 1, 65534, 1], dtype=np.uint16),
-    sizes=np.array([3, 2, 3], dtype=np.int32),
-    minimums=np.array([-1, 7, 0], dtype=np.int32),
-)
 LENGTHS = [
     1,
     2,
@@ -40,61 +34,6 @@ LENGTHS = [
     1 << 17,
     (1 << 17) + 3,
 ]
-
-
-def gaussian_data(size: int, seed: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Symbols drawn from the tables that their indexes select; zero where nothing is coded."""
-    random = np.random.default_rng(seed)
-    indexes = np.clip(random.normal(18, 12, size), 0, 63).astype(np.uint8)
-    symbols = np.rint(random.normal(size=size) * GaussianScales().values()[indexes]).astype(np.int32)
-    return np.where(indexes >= GAUSSIAN.skip_index, symbols, 0).astype(np.int32), indexes
-
-
-def noise(size: int, modulus: int, seed: int) -> NDArray[np.int64]:
-    """Integers that are the same in every version of every library."""
-    state, values = seed, []
-    for _ in range(size):
-        state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
-        values.append((state >> 33) % modulus)
-    return np.array(values, dtype=np.int64)
-
-
-def decode_by_the_book(data: bytes, indexes: list[int], tables: CoderTables) -> list[int]:
-    """A decoder written from docs/bitstream.md alone, slow and plain."""
-    coded = [place for place, index in enumerate(indexes) if index >= tables.skip_index]
-    lanes = 0 if not coded else 1 if len(coded) < 1 << 14 else 2 if len(coded) < 1 << 17 else 4
-    head = (36 * lanes + 7) // 8
-    packed = int.from_bytes(data[:head], "little")
-    states = [packed >> 36 * lane & (1 << 36) - 1 for lane in range(lanes)]
-    assert packed >> 36 * lanes == 0 and all(state >= 1 << 20 for state in states)
-    words = [int.from_bytes(data[at : at + 2], "little") for at in range(head, len(data), 2)][::-1]
-
-    def refilled(state: int) -> int:
-        return state if state >= 1 << 20 else state << 16 | words.pop()
-
-    symbols = [0] * len(indexes)
-    for turn, place in enumerate(coded):
-        state, index = states[turn % lanes], indexes[place]
-        first, size, value = int(tables.firsts[index]), int(tables.sizes[index]), int(tables.minimums[index])
-        slot, entry, start = state & 0xFFFF, 0, 0
-        while slot >= start + (frequency := int(tables.frequencies[first + entry])):
-            start += frequency
-            entry += 1
-        state = refilled(frequency * (state >> 16) + slot - start)
-        if entry < size - 1:
-            symbols[place] = value + entry
-        else:
-            distance, shift, group = 0, 0, 8
-            while group & 8:
-                group = state & 15
-                state = refilled(state >> 4)
-                distance |= (group & 7) << shift
-                shift += 3
-            beyond = distance // 2
-            symbols[place] = value - 1 - beyond if distance % 2 else value + size - 1 + beyond
-        states[turn % lanes] = state
-    assert not words and all(state == 1 << 20 for state in states)
-    return symbols
 
 
 # --- round trips ---------------------------------------------------------------------------------
@@ -212,109 +151,6 @@ def test_frozen_streams_of_two_and_four_states(size: int, digest: str) -> None:
     data = rans.encode(symbols, indexes, SMALL)
     assert hashlib.sha256(data).hexdigest()[:32] == digest
     assert decode_by_the_book(data, indexes.tolist(), SMALL) == symbols.tolist()
-
-
-# --- hostile bytes -------------------------------------------------------------------------------
-
-
-def outcome(data: bytes, indexes: NDArray[np.uint8], tables: CoderTables) -> NDArray[np.int32] | None:
-    """What decoding gives: symbols of the right shape, or None for the one error that is allowed."""
-    try:
-        symbols = rans.decode(data, indexes, tables)
-    except CorruptBitstream:
-        return None
-    assert symbols.shape == indexes.shape and symbols.dtype == np.int32
-    return symbols
-
-
-@pytest.mark.parametrize("size", [300, 20_000, 150_000])
-def test_every_truncation_and_extension_is_noticed(size: int) -> None:
-    symbols, indexes = gaussian_data(size, seed=8)
-    indexes = np.maximum(indexes, GAUSSIAN.skip_index).astype(np.uint8)
-    data = rans.encode(symbols, indexes, GAUSSIAN)
-    step = max(1, len(data) // 150)
-    for length in [*range(0, len(data), step), len(data) - 1, len(data) - 2]:
-        assert outcome(data[:length], indexes, GAUSSIAN) is None
-    for tail in (b"\0", b"\0\0", bytes(64), b"\xff" * 1000):
-        assert outcome(data + tail, indexes, GAUSSIAN) is None
-
-
-def test_flipped_bits_are_noticed_almost_always() -> None:
-    symbols, indexes = gaussian_data(3000, seed=9)
-    data = rans.encode(symbols, indexes, GAUSSIAN)
-    unnoticed = 0
-    for place in noise(600, 8 * len(data), 13).tolist():
-        damaged = bytearray(data)
-        damaged[place // 8] ^= 1 << place % 8
-        unnoticed += outcome(bytes(damaged), indexes, GAUSSIAN) is not None
-    assert unnoticed == 0
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.binary(max_size=300), st.integers(0, 400), st.integers(0, 255))
-def test_random_bytes_end_in_symbols_or_in_our_error(data: bytes, size: int, seed: int) -> None:
-    outcome(data, noise(size, 3, seed).astype(np.uint8), SMALL)
-    outcome(data, noise(size, 64, seed).astype(np.uint8), GAUSSIAN)
-
-
-def test_random_bytes_at_every_number_of_states() -> None:
-    random = np.random.default_rng(4)
-    for size in (1000, 20_000, 140_000):
-        for length in (0, 4, 9, 18, 300, 40_000):
-            indexes = random.integers(0, 64, size, dtype=np.uint8)
-            assert outcome(random.bytes(length), indexes, GAUSSIAN) is None
-            lanes_full = b"\xff" * length
-            assert outcome(lanes_full, indexes, GAUSSIAN) is None
-
-
-def escaped_stream(groups: list[int]) -> bytes:
-    """A stream of one symbol of SMALL's second table: an escape and these groups, whatever they mean."""
-    words: list[int] = []
-    state = 1 << 20
-    for group in reversed(groups):
-        if state >= 1 << 32:
-            words.insert(0, state & 0xFFFF)
-            state >>= 16
-        state = state << 4 | group
-    if state >= 32768 << 20:
-        words.insert(0, state & 0xFFFF)
-        state >>= 16
-    state = (state // 32768 << 16) + state % 32768 + 32768
-    return state.to_bytes(5, "little") + b"".join(word.to_bytes(2, "little") for word in words)
-
-
-def test_escapes_have_one_spelling_and_an_end() -> None:
-    one = np.array([1], dtype=np.uint8)
-    assert rans.decode(escaped_stream([0]), one, SMALL).tolist() == [8]
-    assert rans.decode(escaped_stream([1]), one, SMALL).tolist() == [6]
-    assert rans.decode(escaped_stream([8, 1]), one, SMALL).tolist() == [12]
-    largest = 2 * ((1 << 31) - 1 - 8)
-    spelled = [(largest >> shift & 7) | (8 if shift < 30 else 0) for shift in range(0, 33, 3)]
-    assert rans.decode(escaped_stream(spelled), one, SMALL).tolist() == [(1 << 31) - 1]
-    for groups in ([8, 0], [9, 8, 0], [15] * 11 + [1], [15] * 11 + [7], [8] * 12, [15] * 40, [8] * 4000):
-        with pytest.raises(CorruptBitstream, match="escaped value"):
-            rans.decode(escaped_stream(groups), one, SMALL)
-    too_large = largest + 2
-    spelled = [(too_large >> shift & 7) | (8 if shift < 30 else 0) for shift in range(0, 33, 3)]
-    with pytest.raises(CorruptBitstream, match="escaped value"):
-        rans.decode(escaped_stream(spelled), one, SMALL)
-
-
-def test_hostile_but_valid_tables_are_safe() -> None:
-    """One table with the longest searches there can be: 32,768 entries, all but one of frequency 1."""
-    entries = 32_769
-    frequencies = np.ones(entries, dtype=np.uint16)
-    frequencies[0] = 65536 - (entries - 1)
-    tables = CoderTables(
-        frequencies=frequencies,
-        sizes=np.array([entries], dtype=np.int32),
-        minimums=np.array([-16_000], dtype=np.int32),
-    )
-    symbols = (noise(30_000, entries + 10, 17) - 16_005).astype(np.int32)
-    indexes = np.zeros(symbols.size, dtype=np.uint8)
-    data = rans.encode(symbols, indexes, tables)
-    assert np.array_equal(rans.decode(data, indexes, tables), symbols)
-    assert decode_by_the_book(data[:0], [], tables) == []
 
 
 # --- threads and processes -----------------------------------------------------------------------

@@ -18,7 +18,7 @@ from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import bounded, layout, rejects
 from lichen.pipeline.archive.bounded import BoundedParquet
 from lichen.pipeline.archive.index import SCHEMA
-from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.index_file import IndexFile, open_index
 from lichen.pipeline.archive.pages import (
     DATA,
     DELTA_LENGTHS,
@@ -285,7 +285,7 @@ def test_an_archive_is_read_with_few_requests(tmp_path: Path, fill: Callable[...
     store = open_store(str(tmp_path / "archive"))
     create_marker(store)
     job = fill(store, {f"k{number}": b"x" for number in range(50)})
-    [file] = write_snapshot(store, job).open_index(store)
+    [file] = open_index(store, write_snapshot(store, job))
     before = file.file.requests
     file.read(0)
     assert file.file.requests == before + 1

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from lichen.errors import CorruptArchive
 from lichen.jobs.cli import build_app
-from lichen.models.card import MAX_JSON_BYTES
+from lichen.models.bundle import MAX_JSON_BYTES
 from lichen.models.codec import Codec
-from lichen.models.zoo import _shipped, load_codec
+from lichen.models.registry import _shipped, load_codec
 from lichen.pipeline.archive.codecs import codec_name, put_codec
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import Store

@@ -124,7 +124,7 @@ def test_json_that_is_no_manifest_is_refused(memory: Store, new_job: Any, data: 
 
 def test_newer_formats_are_told_apart(memory: Store, new_job: Any) -> None:
     job = new_job(memory)
-    memory.put(layout.job_path(job, "done.json"), b'{"format": 2}')
+    memory.put(layout.job_path(job, "done.json"), b'{"format": 3}')
     with pytest.raises(UnsupportedArchive):
         read_done(memory, job)
 

@@ -14,6 +14,7 @@ from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.job import finish_job
 from lichen.pipeline.archive.losses import lost_jobs, lost_payloads, restore_jobs
 from lichen.pipeline.archive.marker import read_marker
+from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.snapshot import latest_snapshot
 from lichen.pipeline.archive.snapshot_writer import write_snapshot
@@ -131,7 +132,7 @@ def test_payload_files_that_are_gone_or_cut(store: Store, jobs: list[str]) -> No
     snapshot = latest_snapshot(store)
     assert snapshot is not None
     assert lost_payloads(store, snapshot) == set()
-    first, second, *_ = sorted(snapshot.payload_sizes)
+    first, second, *_ = [one.record.file for one in read_payloads(store, snapshot)]
     store.delete([layout.shard_path(first)])
     store.put(layout.shard_path(second), b"cut")
     assert lost_payloads(store, snapshot) == {first, second}

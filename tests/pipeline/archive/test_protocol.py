@@ -33,6 +33,7 @@ from lichen.pipeline.archive.commit import (
     read_commit,
     split_shard,
 )
+from lichen.pipeline.archive.index_file import open_index
 from lichen.pipeline.archive.job import (
     create_job,
     finish_job,
@@ -257,7 +258,7 @@ def test_threads_may_append(memory: Store, new_job: Callable[..., str], row: Any
     assert len(data) == sum(map(len, originals.values()))
     commit_shard(memory, commit)
     snapshot = write_snapshot(memory, job)
-    [file] = snapshot.open_index(memory)
+    [file] = open_index(memory, snapshot)
     for found in file.read_all().to_pylist():
         assert data[found["offset"] : found["offset"] + found["length"]] == originals[found["key"]]
 
@@ -346,7 +347,7 @@ def test_a_late_parent_cannot_commit_beside_its_children(
     commit_shard(store, publish(store, only.shard, {s.key: b"child" for s in only.sources}))
     snapshot = write_snapshot(store, job)
     assert snapshot.rows == 5
-    rows = snapshot.open_index(store)[0].read_all(["key", "shard"]).to_pylist()
+    rows = open_index(store, snapshot)[0].read_all(["key", "shard"]).to_pylist()
     assert {row["key"] for row in rows} == set(originals)
     assert all(late.attempt not in row["shard"] for row in rows)
 

@@ -25,19 +25,21 @@ from lichen.errors import (
     StoreError,
     UsageError,
 )
-from lichen.pipeline.archive import layout, snapshot_writer
+from lichen.pipeline.archive import layout, payload_list, snapshot_writer
 from lichen.pipeline.archive.commit import add_totals, commit_shard
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.index import SCHEMA
-from lichen.pipeline.archive.job import finish_job
+from lichen.pipeline.archive.job import create_job, finish_job
 from lichen.pipeline.archive.lease import acquire
-from lichen.pipeline.archive.manifest import SEAL, dump
+from lichen.pipeline.archive.manifest import SEAL, FileRecord, dump
 from lichen.pipeline.archive.merge import Rows, Stream, merge, sweep
+from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.snapshot import latest_snapshot, read_snapshot, snapshot_numbers
+from lichen.pipeline.archive.snapshot import PayloadFile, latest_snapshot, read_snapshot, snapshot_numbers
 from lichen.pipeline.archive.snapshot_writer import table_totals, write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_sources, diff_table
+from lichen.pipeline.archive.verified import put_file_verified
 from lichen.pipeline.sources import Source
 
 Fill = Callable[..., str]
@@ -67,7 +69,7 @@ def test_jobs_add_up_and_old_snapshots_stay(store: Store, fill: Fill) -> None:
     assert contents(store) == {"a": b"3", "b": b"new", "c": b"4", "d": b"2", "e": b"5"}
     assert contents(store, 1) == {"a": b"3", "b": b"1", "d": b"2"}
     assert two.totals["source_bytes"] == two.totals["payload_bytes"] == 7
-    assert [payload.record.rows for payload in two.payloads] == [1, 1, 2, 1]
+    assert [payload.record.rows for payload in read_payloads(store, two)] == [1, 1, 2, 1]
     assert write_snapshot(store, second) == two  # nothing new, nothing written
     assert snapshot_numbers(store) == [1, 2]
 
@@ -113,12 +115,12 @@ def test_racing_snapshots_lose_nothing(store: Store, fill: Fill) -> None:
     assert contents(store) == {f"job{n}": b"%d" % n for n in range(3)}
     # The losers cleaned up behind them.
     files = [entry.path for entry in store.entries("snapshots")]
-    assert len(files) == 6
+    assert len(files) == 9  # of each its JSON file, one of the index, and the list of payload files
 
 
 def test_an_empty_job_makes_an_empty_snapshot(store: Store, new_job: Any) -> None:
     done = write_snapshot(store, new_job(store))
-    assert (done.rows, done.index, done.payloads) == (0, (), ())
+    assert (done.rows, done.index, read_payloads(store, done)) == (0, (), ())
     assert len(opened(store)) == 0 and list(opened(store)) == [] and "x" not in opened(store)
 
 
@@ -208,7 +210,7 @@ def test_index_files_that_an_append_does_not_touch_are_named_again(
     assert before[1] not in after
     assert two.rows == two.totals["pictures"] == 42
     assert two.totals == add_totals([table_totals(opened(memory).table())])
-    assert [payload.record.rows for payload in two.payloads] == [39, 3]
+    assert [payload.record.rows for payload in read_payloads(memory, two)] == [39, 3]
     collect(memory, older_than=-60, keep_snapshots=1)
     kept = contents(memory)
     assert kept["k015"] == b"new" and kept["k000"] == b"0" and kept["m"] == b"last" and len(kept) == 42
@@ -429,7 +431,7 @@ def test_replaced_payloads_go_with_the_snapshots_that_name_them(store: Store, fi
     assert contents(store, 1)["a"] == b"old"
     gone = collect(store, older_than=-60, keep_snapshots=1).garbage
     assert gone[0].path == "snapshots/00000001.json"  # the name goes before what it names
-    assert len(gone) == 4
+    assert len(gone) == 3 + 2  # its files, and the payload file of the old picture with its index part
     assert snapshot_numbers(store) == [2]
     assert contents(store) == {"a": b"new", "b": b"stays"}
 
@@ -463,3 +465,73 @@ def test_a_lost_payload_file_is_reported(store: Store, fill: Fill) -> None:
     store.put(layout.shard_path(place.shard), b"")
     with pytest.raises(StoreError):
         archive.payload(replace(place))
+
+
+# --- payload lists ----------------------------------------------------------------------------------
+
+
+def in_json(store: Store, number: int) -> None:
+    """Write a snapshot as early versions did: its payload files in the JSON file."""
+    path = layout.snapshot_path(number)
+    record = {name: value for name, value in json.loads(store.read(path)).items() if name != SEAL}
+    payloads = read_payloads(store, read_snapshot(store, number))
+    listed = record.pop("payload_files")["list"]
+    record["payloads"] = [{**one.record.to_json(), "index_size": one.index_size} for one in payloads]
+    store.put(path, dump({**record, "format": 1}))
+    store.delete([layout.snapshot_file_path(listed["file"])])
+
+
+def test_snapshots_of_early_versions_are_read_and_added_to(store: Store, fill: Fill) -> None:
+    first = fill(store, {"a": b"1", "c": b"2"}, {"b": b"3"})
+    new = write_snapshot(store, first)
+    in_json(store, 1)
+    old = read_snapshot(store, 1)
+    assert (old.payload_count, old.payload_bytes, old.part_bytes) == (2, 3, new.part_bytes)
+    assert read_payloads(store, old) == read_payloads(store, replace(old, payload_list=None))
+    assert contents(store) == {"a": b"1", "b": b"3", "c": b"2"}
+    second = fill(store, {"c": b"new"}, after=first)
+    two = write_snapshot(store, second)
+    assert [one.record.rows for one in read_payloads(store, two)] == [1, 1, 1]
+    assert contents(store) == {"a": b"1", "b": b"3", "c": b"new"}
+
+
+def test_payload_sizes_are_read_in_pieces(memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload_list, "GROUP_ROWS", 10)
+    job = "20260101T000000-aaaaaa"
+    payloads = [
+        PayloadFile(
+            record=FileRecord(
+                file=layout.payload_file(layout.shard_id(job, n), f"{n:012x}"), size=n, sha256=f"{n:064x}", rows=1
+            ),
+            index_size=2 * n,
+        )
+        for n in range(95)
+    ]
+    payload_list.write_payloads(tmp_path / "list", payloads, 1)
+    name = layout.payload_list(1, "0123456789ab")
+    record = put_file_verified(memory, layout.snapshot_file_path(name), tmp_path / "list", len(payloads))
+    empty = write_snapshot(memory, create_job(memory, {}, []).job)
+    snapshot = replace(empty, payload_list=record, payload_count=len(payloads))
+    assert read_payloads(memory, snapshot) == tuple(payloads)
+    sizes = payload_list.PayloadSizes(memory, snapshot)
+    assert len(sizes) == 95 and sizes[payloads[37].record.file] == 37
+    assert len(sizes._known) == 10
+    assert dict(sizes) == {one.record.file: one.record.size for one in payloads}
+    with pytest.raises(KeyError):
+        sizes["20270101T000000-aaaaaa.00000-0123456789ab.bin"]
+    with pytest.raises(CorruptArchive, match="should be"):
+        read_payloads(memory, replace(snapshot, payload_list=replace(record, rows=94)))
+
+
+def test_a_list_that_nobody_names_is_swept_and_a_users_file_is_not(memory: Store, fill: Fill) -> None:
+    job = fill(memory, {"a": b"1"})
+    done = write_snapshot(memory, job)
+    finish_job(memory, job, done.number)
+    assert done.payload_list is not None
+    listed = memory.read(layout.snapshot_file_path(done.payload_list.file))
+    orphan = layout.snapshot_file_path(layout.payload_list(1, "0123456789ab"))
+    memory.put(orphan, listed)
+    memory.put("snapshots/00000001-ffffffffffff.payloads", b"the user's own")
+    memory.put("snapshots/our.payloads", listed)
+    assert [entry.path for entry in collect(memory, older_than=-60).garbage] == [orphan]
+    assert contents(memory) == {"a": b"1"}

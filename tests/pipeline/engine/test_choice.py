@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lab.graphics import KINDS
 from lichen import defaults
 from lichen.errors import JobInterrupted, UsageError
-from lichen.jobs.bench.graphics import KINDS
 from lichen.models.codec import Codec, Encoded, Pixels
-from lichen.models.zoo import load_codec
+from lichen.models.registry import load_codec
 from lichen.pipeline.archive.codecs import codec_name
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.job import list_jobs, read_job
@@ -163,6 +163,8 @@ def test_nothing_is_kept_that_is_as_large_as_its_source() -> None:
 
 class Broken:
     """WebP that encodes nothing."""
+
+    lossless, quality_step, batch_pixels, runs_on = False, 1.0, 1 << 19, None
 
     def __init__(self) -> None:
         self._codec = load_codec("webp")

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from lichen.errors import CorruptArchive, UsageError
 from lichen.jobs.cli import build_app
-from lichen.models.zoo import load_codec
+from lichen.models.registry import load_codec
 from lichen.pipeline.archive.commit import read_commit
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.index import SCHEMA, IndexRow

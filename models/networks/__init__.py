@@ -1,1 +1,0 @@
-"""Networks of the learned codecs: shared blocks, the shared entropy model, one file per published system."""
