@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lab.variants import Report, chosen, told, train_to_the_end
+from lab.variants import Tell, chosen, told, train_to_the_end
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import PictureCache, open_cache
 from lichen.jobs.training.loop import Trainer
@@ -133,7 +133,7 @@ def run(
     cache: str | Path | None = None,
     model: NetworkConfig | None = None,
     held: int = 24,
-    report: Report | None = None,
+    report: Tell | None = None,
 ) -> Ablation:
     """Train every variant (or those of ``names``) for ``steps`` steps from the same data and seed.
 

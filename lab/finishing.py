@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lab.variants import Report, chosen, told, train_to_the_end
+from lab.variants import Tell, chosen, told, train_to_the_end
 from lichen import defaults
 from lichen.errors import UsageError
 from lichen.jobs.bdrate import Point, bd_rate
@@ -105,7 +105,7 @@ def run(
     names: Sequence[str] | None = None,
     cache: str | Path | None = None,
     held: int = 24,
-    report: Report | None = None,
+    report: Tell | None = None,
 ) -> Finishing:
     """Go on with a codec's weights for ``steps`` steps in every way of ``FINISHES`` (or those of ``names``).
 

@@ -16,7 +16,7 @@ from typing import cast
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from lab.variants import Report, chosen, told, train_to_the_end
+from lab.variants import Tell, chosen, told, train_to_the_end
 from lichen import defaults
 from lichen.jobs.evaluate import Curve, compare, load_pictures, measured_curve
 from lichen.jobs.measures import Metric, available
@@ -92,7 +92,7 @@ def run(
     names: Sequence[str] | None = None,
     cache: str | Path | None = None,
     held: int = 24,
-    report: Report | None = None,
+    report: Tell | None = None,
 ) -> list[MixCase]:
     """Go on with a codec's weights for ``steps`` steps of 4 crops of 256 pixels, under every mix or those of ``names``.
 

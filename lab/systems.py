@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab.variants import Report, check_names, told
+from lab.variants import Tell, check_names, told
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.run import train
 from lichen.models.blocks.network import Config
@@ -50,7 +50,7 @@ def run(
     precision: str = "auto",
     cache: str | Path | None = None,
     held: int = 24,
-    report: Report | None = None,
+    report: Tell | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> list[Path]:
     """Train every system that is not finished; returns the codec JSONs of those that are.

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from lichen.errors import UsageError
 from lichen.jobs.training.loop import Trainer
 
-Report = Callable[[float, str], None]
+Tell = Callable[[float, str], None]
 """Called with the share of all work that is done, 0 to 1, and the name of what is being trained."""
 
 
@@ -34,7 +34,7 @@ def check_names(known: Collection[str], names: Collection[str]) -> None:
         raise UsageError(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
 
 
-def told(names: Sequence[str], report: Report | None) -> Iterator[Callable[[float], None]]:
+def told(names: Sequence[str], report: Tell | None) -> Iterator[Callable[[float], None]]:
     """For each of ``names``, in order, what tells ``report`` how much of it is done, 0 to 1."""
 
     def tell(number: int, share: float) -> None:
