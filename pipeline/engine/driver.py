@@ -85,7 +85,7 @@ class _Driver:
             refuse_archives(config.origins, config.sources.options, store)
             lease = None
             if fresh:
-                refuse_pictures(store)
+                refuse_pictures(store, config.origins, config.sources.options)
                 work = self._planning.survey()
             else:
                 lease = self._begin(stack)

@@ -15,11 +15,13 @@ LOOKED_AT = 1_000
 """Names in a destination that are looked at."""
 
 
-def refuse_pictures(store: Store) -> None:
+def refuse_pictures(store: Store, sources: Iterable[str], options: Mapping[str, Any]) -> None:
     """Raise ``UsageError`` where a new archive would lie among pictures: most likely it was to be made of them.
 
-    Pictures in folders of the destination are nobody's mistake, and an archive that is there may go on.
+    Pictures in folders of the destination are nobody's mistake. Nor is it one to name the same folder twice.
     """
+    if any(found is not None and found.url == store.url for found in (_opened(name, options) for name in sources)):
+        return
     picture = next((name for name in store.first_names(LOOKED_AT) if extension(name) in EXTENSIONS), None)
     if picture is not None:
         raise UsageError(
@@ -31,19 +33,25 @@ def refuse_pictures(store: Store) -> None:
 def refuse_archives(sources: Iterable[str], options: Mapping[str, Any], archive: Store) -> None:
     """Raise ``UsageError`` for a source that is an archive itself, other than the one that the job is for."""
     for name in sources:
-        if _is_archive(name, options, archive):
+        store = _opened(name, options)
+        if store is not None and store.url != archive.url and _is_archive(store):
             raise UsageError(
                 f"{redact_uri(name)} is an archive; its pictures come out with `lichen decode {redact_uri(name)} --to "
                 "FOLDER`, and originals of an archive are compressed again from there"
             )
 
 
-def _is_archive(name: str, options: Mapping[str, Any], archive: Store) -> bool:
+def _opened(name: str, options: Mapping[str, Any]) -> Store | None:
+    """A source as if it were an archive's place; what is wrong with it is told where it is listed."""
     try:
-        store = open_store(name, options)
-        if store.url == archive.url:
-            return False
+        return open_store(name, options)
+    except LichenError:
+        return None
+
+
+def _is_archive(store: Store) -> bool:
+    try:
         read_marker(store)
-    except (LichenError, OSError):  # what is wrong with a source is told where it is listed
+    except (LichenError, OSError):
         return False
     return True

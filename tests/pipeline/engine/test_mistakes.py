@@ -25,13 +25,14 @@ def everything(folder: Path) -> set[Path]:
 def test_pictures_and_archive_the_wrong_way_round(pictures: Pictures, tmp_path: Path) -> None:
     source = pictures(2)
     lichen.compress(source, tmp_path / "archive", codec="webp", local=True)
+    pictures(1, name="others")
     before = everything(tmp_path)
     with pytest.raises(UsageError, match="is an archive"):
         lichen.compress(tmp_path / "archive", source, codec="webp", local=True)
     with pytest.raises(UsageError, match="is an archive"):
         lichen.compress(tmp_path / "archive", tmp_path / "another", codec="webp", local=True)
     with pytest.raises(UsageError, match="holds pictures"):
-        lichen.compress(source, source, codec="webp", local=True)
+        lichen.compress(pictures(1, name="others"), source, codec="webp", local=True)
     assert everything(tmp_path) == before
 
 
@@ -42,6 +43,11 @@ def test_an_archive_beside_folders_of_pictures_is_no_mistake(pictures: Pictures,
     lichen.compress(source.parent, source.parent, codec="webp", local=True)  # goes on
 
 
+def test_the_same_folder_twice_is_meant(pictures: Pictures) -> None:
+    source = pictures(2)
+    assert lichen.compress(source, source, codec="webp", local=True).counts.compressed == 2
+
+
 @pytest.mark.parametrize("kind", ["local", "memory", "s3"])
 def test_every_kind_of_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     url, options = str(tmp_path / "store"), {}
@@ -50,13 +56,13 @@ def test_every_kind_of_store(kind: str, request: pytest.FixtureRequest, tmp_path
     elif kind == "s3":
         url, options = request.getfixturevalue("s3_url"), request.getfixturevalue("s3_options")
     store = open_store(url, options)
-    refuse_pictures(store)  # it is not there
+    refuse_pictures(store, [], {})  # it is not there
     store.put("deep/below/one.jpg", b"picture")
     store.put("notes.txt", b"text")
-    refuse_pictures(store)
+    refuse_pictures(store, [], {})
     store.put("two.JPG", b"picture")
     with pytest.raises(UsageError, match=r"two\.JPG"):
-        refuse_pictures(store)
+        refuse_pictures(store, [], {})
 
     other = open_store(str(tmp_path / "other"))
     refuse_archives([url], options, other)
