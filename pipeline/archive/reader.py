@@ -32,6 +32,7 @@ import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Self
 
@@ -103,6 +104,7 @@ class Archive(Mapping[str, Image.Image]):
         self._files: dict[int, IndexFile] = {}
         self._groups: OrderedDict[tuple[int, int, bool], pa.Table] = OrderedDict()
         self._lock = threading.Lock()
+        self._again = partial(type(self), device=device, precision=precision)
         codecs = {} if snapshot is None else snapshot.codecs
         self._codecs = CodecShelf(store, codecs, device=device, precision=precision)
 
@@ -138,6 +140,10 @@ class Archive(Mapping[str, Image.Image]):
         else:
             raise ArchiveNotFound(f"{url} has no snapshot {snapshot}")
         return cls(store, marker, found, device=device, precision=precision)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled it is the same snapshot, opened anew: for workers of a torch loader, or of Ray."""
+        return self._again, (self.store, self.marker, self.snapshot)
 
     def __repr__(self) -> str:
         if self.snapshot is None:
