@@ -13,13 +13,15 @@ EXACT_CODEC: Final = "s2c-psnr"
 AUTO: Final = "auto"
 """Each picture gets whichever of ``CHOICE`` needs the fewest bytes at no lower quality."""
 CHOICE: Final = (CODEC, "avif", "jxl", "webp-lossless")
-"""The first is the measure of the others."""
+"""What ``auto`` chooses from; the first one's quality is what the others have to reach."""
 EFFORT: Final = 3
-"""The most that costs no search in the encoder."""
+"""The greatest effort at which the encoder does not search."""
 EFFORTS: Final = (1, 9)
+"""Least and greatest effort."""
 QUALITY: Final = 85.0
 """SSIMULACRA 2 of 80 in the median, above 70 in the worst of photographs: no difference is noticed side by side."""
 QUALITIES: Final = (1, 100)
+"""Least and greatest quality."""
 PSNR_FLOOR: Final = 30.0
 """dB: where artefacts become obvious. Good photographic quality is 38 to 40 dB."""
 BLOCK_PSNR_FLOOR: Final = 24.0

@@ -77,17 +77,17 @@ class ClassicalCodec:
 
     @property
     def quality_step(self) -> float:
-        """Of the formats' own scales; between are no other pictures."""
+        """A whole step, as the formats' own scales have it; qualities between give no other pictures."""
         return 1.0
 
     @property
     def batch_pixels(self) -> int:
-        """As usual; pictures are worked on one by one anyway."""
+        """What other codecs take as well, since pictures are worked on one by one here."""
         return BATCH_PIXELS
 
     @property
     def runs_on(self) -> None:
-        """There are no networks."""
+        """None, since there is no network that could run on a device."""
         return None
 
     @property

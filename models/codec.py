@@ -55,7 +55,7 @@ class Codec(Protocol):
 
     @property
     def digest(self) -> str:
-        """Of what decoding depends on and of nothing else: 64 hexadecimal digits."""
+        """SHA-256 of what decoding depends on and of nothing else: 64 hexadecimal digits."""
         ...
 
     @property

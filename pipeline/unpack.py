@@ -77,7 +77,7 @@ def unpack(
 
 
 def _pixels(place: Placement) -> int:
-    """That decoding makes; none of an original that is stored, and coefficients of a JPEG that was packed."""
+    """Pixels that decoding makes; none of an original that is stored, and coefficients of a JPEG that was packed."""
     if codec_of(place) is None and place.packing != "jxl-jpeg":
         return 0
     return (place.width or 0) * (place.height or 0)

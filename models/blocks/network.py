@@ -23,7 +23,7 @@ class Config:
         return True
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, for the checkpoints of training; ``registry.config_from_json`` takes them back."""
+        """The configuration as plain values, for checkpoints of training; ``registry.config_from_json`` reads them."""
         return {"architecture": self.system, "arguments": asdict(self)}
 
 

@@ -24,7 +24,7 @@ FEED_FORWARD = ("mlp", "gated", "gated-conv")
 
 
 class GatedConvFeedForward(nn.Module):
-    """As ``GatedFeedForward``, with a depth-wise 3x3 before the gate: a glance at the neighbours."""
+    """A ``GatedFeedForward`` with a depth-wise 3x3 before the gate: a glance at the neighbours."""
 
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class WindowMixer(nn.Module):
 
     @property
     def project(self) -> nn.Module:
-        """The last layer."""
+        """The layer that writes into the residual sum."""
         return self.attention.linear
 
     def forward(self, x: Tensor) -> Tensor:

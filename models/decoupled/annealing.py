@@ -173,7 +173,7 @@ class _Annealer:
         return curvature
 
     def _seen_curvature(self, latent: Tensor) -> Tensor:
-        """That of what people see, which depends on the place, on what a change looks like and on its size.
+        """The bend of what people see, which depends on the place, on what a change looks like and on its size.
 
         It is taken from how the slopes differ between many integers changed up and down, which is Hutchinson's estimate
         of a diagonal: too noisy for each latent, so a mean by channel times one by place stands for it.
@@ -193,7 +193,7 @@ class _Annealer:
         return total.mean(dim=(2, 3), keepdim=True).clamp(min=0) * by_place.clamp(min=LEAST_BEND)
 
     def _random(self, like: Tensor, seed: int = 1) -> Tensor:
-        """Of a normal distribution; the same for the same picture every time."""
+        """Samples of a normal distribution, the same for the same picture every time."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(like.shape, generator=generator).to(like.device, like.dtype)
 

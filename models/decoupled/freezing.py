@@ -25,7 +25,7 @@ def coder_tables() -> CoderTables:
 
 
 def context_tables() -> CoderTables:
-    """Those of the hyper-latent's context: the lower scales, each with ``PHASES`` means between 0 and 1/2."""
+    """Tables for the context of the hyper-latent: the lower scales, each with ``PHASES`` means between 0 and 1/2."""
     scales = _scales()[:LEVELS]
     phases = [(phase + 0.5) / (2 * PHASES) for phase in range(PHASES)]
     skip = PHASES * int(np.searchsorted(scales, SKIP_BELOW))

@@ -13,7 +13,7 @@ SCALES = 6
 SMALLEST_SIDE = 8
 """Pixels a side that a scale needs; smaller pictures have no score."""
 SIGMA, RADIUS = 1.5, 5
-"""Of the Gaussian neighbourhoods, in pixels."""
+"""Standard deviation and reach of the Gaussian neighbourhoods, in pixels."""
 C2 = 0.0009
 """Steadies the structural similarity where both pictures are flat."""
 BIAS = 0.0037930732552754493

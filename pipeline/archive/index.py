@@ -69,7 +69,7 @@ class Placement:
     mode: str | None = None
     source_format: str | None = None
     packing: Packing | None = None
-    """None where compressed or stored, and in older archives."""
+    """How a packed original was made smaller; None where compressed or stored, and in older archives."""
     source_bytes: int
 
     @property
@@ -92,7 +92,7 @@ class IndexRow(Placement):
     ms_ssim: float | None = None
     block_psnr: float | None = None
     ssimulacra2: float | None = None
-    """None where it was not measured, and in older archives."""
+    """SSIMULACRA 2, at most 100; None where it was not measured, and in older archives."""
     symbols_digest: bytes | None = None
     pixels_digest: bytes | None = None
     reason: str | None = None

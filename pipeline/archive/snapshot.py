@@ -64,16 +64,16 @@ class Snapshot:
     """The payload files in snapshots of early versions."""
     payload_count: int
     payload_bytes: int
-    """Of all payload files; they may hold more than the rows name."""
+    """Bytes of all payload files; they may hold more than the rows name."""
     part_bytes: int
-    """Of the index parts beside the payload files."""
+    """Bytes of the index parts beside the payload files."""
     codecs: Mapping[str, Mapping[str, int]]
     """Digest to file extension to size in bytes."""
     totals: Mapping[str, int]
 
     @property
     def index_bytes(self) -> int:
-        """Of the index files, the list of payload files, and the index parts beside these."""
+        """Bytes of the index files, the list of payload files, and the index parts beside these."""
         listed = 0 if self.payload_list is None else self.payload_list.size
         return sum(part.record.size for part in self.index) + listed + self.part_bytes
 

@@ -152,7 +152,7 @@ class CodecFiles:
     files: Mapping[str, bytes]
     """Content by extension."""
     others: tuple[CodecFiles, ...] = ()
-    """Those that pictures may get instead, with ``--codec auto``."""
+    """Decoders of the codecs that pictures may get instead, with ``--codec auto``."""
 
     @property
     def all(self) -> tuple[CodecFiles, ...]:

@@ -54,12 +54,12 @@ class _Member:
     loading: Any
     """The answer to ``prepare``; None once it came."""
     node: str = ""
-    """Where it is, once that is known."""
+    """The node that the actor is on, once that is known."""
     began: float = field(default_factory=time.monotonic)
     tasks: dict[Any, ShardTask] = field(default_factory=dict)
     polling: Any = None
     heard: float = field(default_factory=time.monotonic)
-    """When it last answered, or was first asked."""
+    """When the actor last answered, or was first asked."""
     retiring: bool = False
     """A call that hangs was left behind in it: it gets no more shards."""
     live: dict[str, Counts] = field(default_factory=dict)

@@ -71,7 +71,7 @@ class RayWorker:
             return dict(self._live), [self._records.popleft() for _ in range(len(self._records))]
 
     def pid(self) -> int:
-        """Of the worker's process."""
+        """Process id of the worker."""
         return os.getpid()
 
     def _observe(self, attempt: str, counts: Counts) -> None:
