@@ -38,6 +38,11 @@ def compress(
     sources: SourceConfig,
     engine: EngineConfig,
     local: Annotated[bool, typer.Option("--local", help="Work in this process: what kills it kills the job.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the sources, compress a sample, and say what to expect.")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Sources that a dry run compresses.")] = 200,
+    price: Annotated[float | None, typer.Option(min=0, help="Of an hour, for the cost that a dry run tells.")] = None,
     storage_options: options.StorageOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -51,6 +56,18 @@ def compress(
     if local and engine.address is not None:
         raise UsageError("--local works without Ray, so without --address")
     engine = replace(engine, executor="local" if local else "auto")
+    config = JobConfig(
+        source=tuple(paths[:-1]),
+        archive=paths[-1],
+        codec=codec,
+        quality=quality,
+        sources=sources,
+        engine=engine,
+        archive_options=options.storage_options(storage_options),
+    )
+    if dry_run:
+        _foretell(config, sample, price, as_json=as_json)
+        return
 
     from lichen.pipeline.engine.spawn import ahead
 
@@ -61,15 +78,6 @@ def compress(
         from lichen.jobs.live import Live
         from lichen.pipeline.engine.driver import run_job
 
-        config = JobConfig(
-            source=tuple(paths[:-1]),
-            archive=paths[-1],
-            codec=codec,
-            quality=quality,
-            sources=sources,
-            engine=engine,
-            archive_options=options.storage_options(storage_options),
-        )
         with Live("Compressing") as live:
             summary = run_job(config, lambda progress: _show(live, progress))
     if as_json:
@@ -77,6 +85,31 @@ def compress(
     else:
         _tell(summary, paths[-1])
     raise typer.Exit(summary.exit_code)
+
+
+def _foretell(config: JobConfig, sample: int, price: float | None, *, as_json: bool) -> None:
+    from lichen.jobs import console
+    from lichen.jobs.display import bytes_text, duration, many, outcomes, percent
+    from lichen.pipeline.engine.estimate import estimate
+
+    with console.progress("Compressing a sample", None) as advance:
+        found = estimate(config, sample=sample, progress=lambda counts: advance(counts.sources))
+    if as_json:
+        costs = {} if price is None else {"cost": found.cost(price)}
+        console.write_json(console.jsonable(found) | costs)
+        return
+    unknown = f" (and {many(found.unknown_sizes, 'file')} of unknown size)" if found.unknown_sizes else ""
+    typer.echo(f"{many(found.sources, 'source')}, {bytes_text(found.source_bytes)}{unknown}")
+    typer.echo(f"a sample of {found.sampled:,}: {outcomes(found.compressed, found.packed, found.stored)}")
+    between = f"{bytes_text(found.low)} to {bytes_text(found.high)}"
+    saved = f"{percent(found.savings)} saved with codecs and index"
+    typer.echo(f"archive    {bytes_text(found.archive_bytes)} ({between}), {saved}")
+    times = f"{duration(found.seconds_low)} to {duration(found.seconds_high)}"
+    money = "" if price is None else f", {found.cost(price):.2f} at {price:g} an hour"
+    typer.echo(f"time       {duration(found.seconds)} ({times}) with one worker like this machine{money}")
+    for count, what in ((found.skipped, "no pictures"), (found.unreadable, "not readable")):
+        if count:
+            typer.echo(f"{count:,} of the sample: {what}", err=True)
 
 
 def _show(live: Live, progress: JobProgress) -> None:

@@ -64,20 +64,20 @@ class Planning:
         """
         size: int | None = None
         if self._config.sources.on_duplicate == "error":
-            size = sum(source.size or 0 for source in self._sources())
+            size = sum(source.size or 0 for source in self.listing())
         else:
-            next(self._sources())
-        return Work(job=None, sources=self._sources(), changes=None, bytes=size)
+            next(self.listing())
+        return Work(job=None, sources=self.listing(), changes=None, bytes=size)
 
     def find(self) -> Work:
         """What is left to do in an archive that exists."""
         job = self._unfinished()
         archive = Archive.open(self._config.archive, self._config.archive_options)
         if job is not None and (archive.snapshot is None or read_summary(self._store, job.job)):
-            return Work(job=job, sources=self._sources(), changes=None, bytes=None)
+            return Work(job=job, sources=self.listing(), changes=None, bytes=None)
         if archive.snapshot is None:
             return self.survey()
-        changes = find_changes(archive, self._sources(), self._config)
+        changes = find_changes(archive, self.listing(), self._config)
         size = sum(source.size or 0 for source in changes.work)
         return Work(job=job, sources=changes.work, changes=changes, bytes=size)
 
@@ -110,7 +110,8 @@ class Planning:
 
     # --- internals ---
 
-    def _sources(self) -> Iterator[Source]:
+    def listing(self) -> Iterator[Source]:
+        """All sources of the job but the archive's own files, each key once. Raises what listing raises."""
         config = self._config
         found = list_sources(
             config.origins,
