@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.errors import CorruptArchive
-from lichen.pipeline.archive import bounded, layout, rejects
+from lichen.pipeline.archive import layout, rejects
 from lichen.pipeline.archive.index import SCHEMA
 from lichen.pipeline.archive.index_file import IndexFile, open_index
 from lichen.pipeline.archive.plan import Grouping, read_plan, write_plan
@@ -23,6 +23,7 @@ from lichen.pipeline.archive.rejects import Quarantined, Skipped
 from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
+from lichen.pipeline.parquet import bounded
 from lichen.pipeline.parquet.bounded import BoundedParquet
 from lichen.pipeline.parquet.pages import (
     DATA,
@@ -39,7 +40,7 @@ PAYLOAD = "20260101T000000-aaaaaa.00000-0123456789ab.bin"
 READ = """
 import sys, pyarrow as pa
 from lichen.errors import CorruptArchive
-from lichen.pipeline.archive import bounded
+from lichen.pipeline.parquet import bounded
 from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.store import open_store
 folder, size, rows, limit = sys.argv[1], *map(int, sys.argv[2:])
