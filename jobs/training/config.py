@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lichen.errors import UsageError
-from lichen.models.perceptual.distortion import Mix
 from lichen.settings import check, described, setting
+
+if TYPE_CHECKING:
+    from lichen.models.perceptual.distortion import Mix
 
 
 @described
@@ -72,6 +75,8 @@ class TrainConfig:
     @property
     def mix(self) -> Mix:
         """What the codec is to call distortion."""
+        from lichen.models.perceptual.distortion import Mix
+
         return Mix(ms_ssim=self.ms_ssim, ssimulacra2=self.ssimulacra2)
 
     def progress(self, step: int, minutes: float) -> float:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lichen.errors import LichenError, NotAPicture, SourceUnreadable, TrainingError, UnsupportedPicture
+from lichen.errors import LichenError, NotAPicture, SourceUnreadable, TrainingError, UnsupportedPicture, UsageError
 from lichen.pipeline.gather import gather
 from lichen.pipeline.sources import Source, list_sources
 
@@ -57,14 +57,14 @@ def open_cache(
     Sources are what a job takes (folders, prefixes, tar files, manifests, pictures; any fsspec URL, with its
     ``options``), and pictures are opened as a job opens them. Left out are files that are no pictures, pictures that
     a job would not give a codec (more than 8 bits, palettes, several pages ...), and those with a side under
-    ``smallest`` pixels. Raises ``TrainingError`` for what cannot be read or does not decode, and where nothing is
-    left; ``UsageError`` for sources that do not exist.
+    ``smallest`` pixels. Raises ``TrainingError`` for sources that do not exist, for what cannot be read or does not
+    decode, and where nothing is left.
     """
     names = [str(source) for source in sources]
     try:
         listed = list(list_sources(names, storage_options=options))
-    except SourceUnreadable as error:
-        raise TrainingError(f"cannot train on it: {error}") from error
+    except (SourceUnreadable, UsageError) as error:
+        raise TrainingError(f"cannot train on these sources: {error}") from error
     identity = json.dumps([smallest, *([s.uri, s.offset, s.size, s.mtime, s.etag] for s in listed)])
     stem = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
     listing, data = stem.with_suffix(".json"), stem.with_suffix(".u8")

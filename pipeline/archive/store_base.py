@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,11 @@ class Store:
     def _names(self, folder: str) -> Iterator[str]:
         """Whatever is below a folder, links and all, one by one; none if it does not exist."""
         yield from self.filesystem.find(folder)
+
+    def _top(self) -> Iterator[str]:
+        """What lies at the top, relative to it; names from further below may be among it."""
+        start = len(self.root) + 1
+        return (str(name)[start:] for name in self.filesystem.ls(self.root, detail=False))
 
     # --- operations ---
 
@@ -244,6 +250,14 @@ class Store:
                     yield name[start:]
             except FileNotFoundError:
                 return
+
+    def first_names(self, count: int) -> list[str]:
+        """Names that lie at the top of the store, among the first ``count`` that it lists; none if it is not there."""
+        with self._wrapped("list", ""):
+            try:
+                return [name for name in islice(self._top(), count) if "/" not in name]
+            except FileNotFoundError:
+                return []
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects; those that are not there are passed over."""

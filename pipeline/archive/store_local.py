@@ -115,6 +115,10 @@ class LocalStore(Store):
             links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
             yield from (os.path.join(parent, name) for name in (*names, *links))
 
+    def _top(self) -> Iterator[str]:
+        with os.scandir(self.root) as entries:
+            yield from (entry.name for entry in entries)
+
     def _unlisted(self, error: OSError) -> None:
         """A folder that cannot be listed must not look like an empty one, unless it is none of ours (lost+found)."""
         top = os.path.relpath(error.filename or self.root, self.root).split("/")[0]

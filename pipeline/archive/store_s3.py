@@ -77,6 +77,9 @@ class S3Store(Store):
                 if not item["Key"].endswith("/"):  # what stands for a folder
                     yield f"{bucket}/{item['Key']}", int(item["Size"]), item["LastModified"].timestamp(), True
 
+    def _top(self) -> Iterator[str]:
+        return (name[len(self.root) + 1 :] for name in self._names(self.root))
+
     def _names(self, folder: str) -> Iterator[str]:
         return (name for name, *_ in self._list(folder))
 

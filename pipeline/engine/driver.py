@@ -31,6 +31,7 @@ from lichen.pipeline.engine.config import JobConfig
 from lichen.pipeline.engine.executor import Executor
 from lichen.pipeline.engine.executors import make_executor
 from lichen.pipeline.engine.messages import Counts
+from lichen.pipeline.engine.mistakes import refuse_archives, refuse_pictures
 from lichen.pipeline.engine.planner import Planner
 from lichen.pipeline.engine.progress import JobProgress, JobSummary
 from lichen.pipeline.engine.schedule import Schedule
@@ -81,8 +82,10 @@ class _Driver:
             # Whatever is refused is refused before anything is written: sources, settings, codec.
             check_vacant(store)
             fresh = not store.exists(layout.MARKER)
+            refuse_archives(config.origins, config.sources.options, store)
             lease = None
             if fresh:
+                refuse_pictures(store)
                 work = self._planning.survey()
             else:
                 lease = self._begin(stack)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from archive_support import contents, opened
 
 from lichen.errors import (
     ArchiveNotFound,
@@ -25,36 +21,20 @@ from lichen.errors import (
     StoreError,
     UsageError,
 )
-from lichen.pipeline.archive import layout, payload_list, snapshot_writer
-from lichen.pipeline.archive.commit import add_totals, commit_shard
+from lichen.pipeline.archive import layout, snapshot_writer
+from lichen.pipeline.archive.commit import commit_shard
 from lichen.pipeline.archive.gc import collect
-from lichen.pipeline.archive.index import SCHEMA
-from lichen.pipeline.archive.job import create_job, finish_job
+from lichen.pipeline.archive.job import finish_job
 from lichen.pipeline.archive.lease import acquire
-from lichen.pipeline.archive.manifest import SEAL, FileRecord, dump
-from lichen.pipeline.archive.merge import Rows, Stream, merge, sweep
+from lichen.pipeline.archive.manifest import SEAL, dump
 from lichen.pipeline.archive.payload_list import read_payloads
-from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.snapshot import PayloadFile, latest_snapshot, read_snapshot, snapshot_numbers
-from lichen.pipeline.archive.snapshot_writer import table_totals, write_snapshot
+from lichen.pipeline.archive.snapshot import snapshot_numbers
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
 from lichen.pipeline.archive.update import KNOWN_COLUMNS, diff_sources, diff_table
-from lichen.pipeline.archive.verified import put_file_verified
 from lichen.pipeline.sources import Source
 
 Fill = Callable[..., str]
-
-
-def opened(store: Store, number: int | None = None) -> Archive:
-    from lichen.pipeline.archive.marker import read_marker
-
-    found = latest_snapshot(store) if number is None else read_snapshot(store, number)
-    return Archive(store, read_marker(store), found)
-
-
-def contents(store: Store, number: int | None = None) -> dict[str, bytes]:
-    archive = opened(store, number)
-    return {key: archive.original(key) for key in archive}
 
 
 # --- snapshots --------------------------------------------------------------------------------------
@@ -153,127 +133,6 @@ def test_a_snapshot_without_its_codec_is_not_written(memory: Store, new_job: Any
         commit_shard(memory, writer.publish())
     with pytest.raises(CorruptArchive, match="not in the archive"):
         write_snapshot(memory, job)
-
-
-keys = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.sampled_from(["A", "B", "C"]), max_size=12)
-NAMES = {
-    "A": "20260101T000000-aaaaaa",
-    "B": "20260102T000000-aaaaaa",
-    "C": "20260103T000000-aaaaaa",
-}
-
-
-def _rows(keys: Mapping[str, str]) -> pa.Table:
-    def shard(job: str) -> str:
-        return f"{NAMES[job]}.00000-0123456789ab.bin"
-
-    columns = [
-        pa.array(sorted(keys), pa.string()),
-        pa.array(["stored"] * len(keys), pa.string()),
-        pa.array([shard(keys[key]) for key in sorted(keys)], pa.string()),
-    ]
-    rest = [pa.nulls(len(keys), field.type) for field in list(SCHEMA)[3:]]
-    return pa.table([*columns, *rest], schema=pa.schema([field.with_nullable(True) for field in SCHEMA]))
-
-
-@given(keys, keys, st.integers(1, 5), st.sets(st.sampled_from(["A", "C"])))
-def test_merge_agrees_with_a_dictionary(old: dict[str, str], new: dict[str, str], step: int, kept: set[str]) -> None:
-    fresh = dict.fromkeys(new, "B")
-    table, added = _rows(old), _rows(fresh)
-    tables = (table.slice(n, step) for n in range(0, table.num_rows, step))
-    stream = Stream(added.slice(n, step) for n in range(0, added.num_rows, step))
-    joined = list(merge(stream, tables, NAMES["B"], {NAMES[job] for job in kept}))
-    merged = pa.concat_tables([_rows({}), *joined, *stream.upto(None)])
-    expected = dict(old)
-    for key in fresh:
-        stays = old.get(key, "") > "B" or old.get(key) in kept
-        if not stays:
-            expected[key] = "B"
-    assert merged.column("key").to_pylist() == sorted(expected)
-    jobs = [NAMES[expected[key]] for key in sorted(expected)]
-    assert [name[:22] for name in merged.column("shard").to_pylist()] == jobs
-
-
-def test_index_files_that_an_append_does_not_touch_are_named_again(
-    memory: Store, fill: Fill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(snapshot_writer, "PART_ROWS", 10)
-    monkeypatch.setattr(snapshot_writer, "LEAST_ROWS", 4)
-    first = fill(memory, {f"k{n:03d}": b"%d" % n for n in range(40)})
-    one = write_snapshot(memory, first)
-    finish_job(memory, first, one.number)
-    second = fill(memory, {"k015": b"new", "k015a": b"more", "m": b"last"}, after=first)
-    two = write_snapshot(memory, second)
-    finish_job(memory, second, two.number)
-    before, after = ([part.record.file for part in done.index] for done in (one, two))
-    assert after[0] == before[0] and after[2:4] == before[2:4]  # the second was touched, and "m" comes behind the last
-    assert before[1] not in after
-    assert two.rows == two.totals["pictures"] == 42
-    assert two.totals == add_totals([table_totals(opened(memory).table())])
-    assert [payload.record.rows for payload in read_payloads(memory, two)] == [39, 3]
-    collect(memory, older_than=-60, keep_snapshots=1)
-    kept = contents(memory)
-    assert kept["k015"] == b"new" and kept["k000"] == b"0" and kept["m"] == b"last" and len(kept) == 42
-
-
-def test_small_index_files_do_not_pile_up(memory: Store, fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_writer, "PART_ROWS", 10)
-    monkeypatch.setattr(snapshot_writer, "LEAST_ROWS", 4)
-    job = None
-    for number in range(12):
-        job = fill(memory, {f"k{number:03d}": b"x"}, after=job)
-        done = write_snapshot(memory, job)
-    assert done.rows == 12 and len(done.index) == 12 // 4
-
-
-def test_whoever_loses_a_race_deletes_only_what_it_wrote(
-    memory: Store, fill: Fill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(snapshot_writer, "PART_ROWS", 4)
-    monkeypatch.setattr(snapshot_writer, "LEAST_ROWS", 2)
-    first = fill(memory, {f"k{n}": b"%d" % n for n in range(8)})
-    write_snapshot(memory, first)
-    second = fill(memory, {"z": b"z"}, after=first)
-    lost = iter([True, False])
-    create = snapshot_writer.create_verified
-
-    def losing(store: Store, path: str, data: bytes) -> bool:
-        return False if next(lost, False) else create(store, path, data)
-
-    monkeypatch.setattr(snapshot_writer, "create_verified", losing)
-    write_snapshot(memory, second)
-    assert len(contents(memory)) == 9
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    st.lists(st.lists(st.integers(0, 400), min_size=1, max_size=30, unique=True), max_size=12),
-    st.integers(1, 60),
-)
-def test_a_sweep_agrees_with_sorting(files: list[list[int]], held: int) -> None:
-    tables = [_rows({f"{n:03d}": "A" for n in keys}) for keys in files]
-    groups = [
-        Rows(t.column("key")[0].as_py(), t.column("key")[-1].as_py(), t.num_rows, partial(_self, t)) for t in tables
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        swept = [table.column("key").to_pylist() for table in sweep(groups, Path(folder), held=held)]
-    assert [key for keys in swept for key in keys] == sorted(f"{n:03d}" for keys in files for n in keys)
-    assert all(one[-1] < two[0] for one, two in pairwise(swept))
-
-
-def _group(table: pa.Table) -> Rows:
-    keys = table.column("key")
-    return Rows(keys[0].as_py(), keys[-1].as_py(), table.num_rows, partial(_self, table))
-
-
-def _self(table: pa.Table) -> pa.Table:
-    return table
-
-
-def test_a_row_group_with_other_keys_than_it_says_is_refused(tmp_path: Path) -> None:
-    table = _rows({"b": "A", "d": "A"})
-    with pytest.raises(CorruptArchive, match="other keys"):
-        list(sweep([Rows("b", "c", 2, partial(_self, table))], tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -465,73 +324,3 @@ def test_a_lost_payload_file_is_reported(store: Store, fill: Fill) -> None:
     store.put(layout.shard_path(place.shard), b"")
     with pytest.raises(StoreError):
         archive.payload(replace(place))
-
-
-# --- payload lists ----------------------------------------------------------------------------------
-
-
-def in_json(store: Store, number: int) -> None:
-    """Write a snapshot as early versions did: its payload files in the JSON file."""
-    path = layout.snapshot_path(number)
-    record = {name: value for name, value in json.loads(store.read(path)).items() if name != SEAL}
-    payloads = read_payloads(store, read_snapshot(store, number))
-    listed = record.pop("payload_files")["list"]
-    record["payloads"] = [{**one.record.to_json(), "index_size": one.index_size} for one in payloads]
-    store.put(path, dump({**record, "format": 1}))
-    store.delete([layout.snapshot_file_path(listed["file"])])
-
-
-def test_snapshots_of_early_versions_are_read_and_added_to(store: Store, fill: Fill) -> None:
-    first = fill(store, {"a": b"1", "c": b"2"}, {"b": b"3"})
-    new = write_snapshot(store, first)
-    in_json(store, 1)
-    old = read_snapshot(store, 1)
-    assert (old.payload_count, old.payload_bytes, old.part_bytes) == (2, 3, new.part_bytes)
-    assert read_payloads(store, old) == read_payloads(store, replace(old, payload_list=None))
-    assert contents(store) == {"a": b"1", "b": b"3", "c": b"2"}
-    second = fill(store, {"c": b"new"}, after=first)
-    two = write_snapshot(store, second)
-    assert [one.record.rows for one in read_payloads(store, two)] == [1, 1, 1]
-    assert contents(store) == {"a": b"1", "b": b"3", "c": b"new"}
-
-
-def test_payload_sizes_are_read_in_pieces(memory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payload_list, "GROUP_ROWS", 10)
-    job = "20260101T000000-aaaaaa"
-    payloads = [
-        PayloadFile(
-            record=FileRecord(
-                file=layout.payload_file(layout.shard_id(job, n), f"{n:012x}"), size=n, sha256=f"{n:064x}", rows=1
-            ),
-            index_size=2 * n,
-        )
-        for n in range(95)
-    ]
-    payload_list.write_payloads(tmp_path / "list", payloads, 1)
-    name = layout.payload_list(1, "0123456789ab")
-    record = put_file_verified(memory, layout.snapshot_file_path(name), tmp_path / "list", len(payloads))
-    empty = write_snapshot(memory, create_job(memory, {}, []).job)
-    snapshot = replace(empty, payload_list=record, payload_count=len(payloads))
-    assert read_payloads(memory, snapshot) == tuple(payloads)
-    sizes = payload_list.PayloadSizes(memory, snapshot)
-    assert len(sizes) == 95 and sizes[payloads[37].record.file] == 37
-    assert len(sizes._known) == 10
-    assert dict(sizes) == {one.record.file: one.record.size for one in payloads}
-    with pytest.raises(KeyError):
-        sizes["20270101T000000-aaaaaa.00000-0123456789ab.bin"]
-    with pytest.raises(CorruptArchive, match="should be"):
-        read_payloads(memory, replace(snapshot, payload_list=replace(record, rows=94)))
-
-
-def test_a_list_that_nobody_names_is_swept_and_a_users_file_is_not(memory: Store, fill: Fill) -> None:
-    job = fill(memory, {"a": b"1"})
-    done = write_snapshot(memory, job)
-    finish_job(memory, job, done.number)
-    assert done.payload_list is not None
-    listed = memory.read(layout.snapshot_file_path(done.payload_list.file))
-    orphan = layout.snapshot_file_path(layout.payload_list(1, "0123456789ab"))
-    memory.put(orphan, listed)
-    memory.put("snapshots/00000001-ffffffffffff.payloads", b"the user's own")
-    memory.put("snapshots/our.payloads", listed)
-    assert [entry.path for entry in collect(memory, older_than=-60).garbage] == [orphan]
-    assert contents(memory) == {"a": b"1"}
