@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout, rejects
+from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.index import SCHEMA
 from lichen.pipeline.archive.index_file import IndexFile, open_index
 from lichen.pipeline.archive.plan import Grouping, read_plan, write_plan
@@ -290,6 +292,18 @@ def test_an_archive_is_read_with_few_requests(tmp_path: Path, fill: Callable[...
     before = file.file.requests
     file.read(0)
     assert file.file.requests == before + 1
+
+
+@pytest.mark.parametrize("value", [0x00, 0x19, 0xFF])
+def test_a_sweep_leaves_what_it_cannot_read(memory: Store, value: int) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(index_table(20), buffer, compression="zstd")
+    data = bytearray(buffer.getvalue())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for position in range(footer, len(data) - 8, 29):
+        changed = data[:position] + bytes([value]) + data[position + 1 :]
+        memory.put("snapshots/00000001-ffffffffffff-00000.parquet", bytes(changed))
+        assert collect(memory, older_than=-60).garbage == ()
 
 
 FOOTERS = """
