@@ -21,7 +21,7 @@ from lichen.pipeline.archive import index, layout, snapshot_writer
 from lichen.pipeline.archive.commit import TOTALS, ShardCommit, commit_shard
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.job import create_job, finish_job
-from lichen.pipeline.archive.losses import lost_jobs, restore_jobs
+from lichen.pipeline.archive.losses import abandon_job, lost_jobs, restore_jobs
 from lichen.pipeline.archive.marker import create_marker
 from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.reader import Archive
@@ -52,6 +52,8 @@ class Job:
     files: dict[int, str] = field(default_factory=dict)
     """Payload files by shard."""
     over: bool = False
+    held: bool = False
+    """Whether the newest snapshot held it when it ended."""
 
     @property
     def keys(self) -> set[str]:
@@ -167,11 +169,11 @@ class Archives(RuleBasedStateMachine):
         finish_job(self.store, job.name, snapshot.number)
         self.end(job)
 
-    @precondition(lambda self: any(job.name not in self.newest().jobs for job in self.live()))
+    @precondition(lambda self: self.live())
     @rule(data=st.data())
     def abandon(self, data: Any) -> None:
-        job = data.draw(st.sampled_from([job for job in self.live() if job.name not in self.newest().jobs]))
-        finish_job(self.store, job.name, None, "abandoned")
+        job = data.draw(st.sampled_from(self.live()))
+        abandon_job(self.store, job.name)
         self.end(job)
 
     @precondition(lambda self: len(self.live()) > 1)
@@ -255,24 +257,20 @@ class Archives(RuleBasedStateMachine):
         del self.states[number]
         self.readers.pop(number, None)
         state = self.newest()
-        lost = lost_jobs(self.store)
-        assert all(self.jobs[name].over and name not in state.jobs for name in lost)
+        lost = tuple(name for name in sorted(self.jobs) if self.jobs[name].held and name not in state.jobs)
+        assert lost_jobs(self.store) == lost
         assert restore_jobs(self.store) == lost
-        for offset, name in enumerate(lost):
+        for name in lost:
             job = self.jobs[name]
             there = {shard for shard, file in job.files.items() if self.store.exists(layout.shard_path(file))}
             state = self.merged(state, job, gone=set(job.shards) - there)
-            self.states[max([number - 1, *self.states]) + 1 if offset else self.after(number)] = state
-
-    def after(self, number: int) -> int:
-        """The number of the next snapshot, once the one of ``number`` is gone."""
-        return max(self.states) + 1 if self.states else 1
+            self.states[max(self.states, default=0) + 1] = state
 
     def write(self, job: Job) -> Snapshot:
         return write_snapshot(self.store, job.name, existing="keep" if job.keep else "replace")
 
     def end(self, job: Job) -> None:
-        job.over = True
+        job.over, job.held = True, job.name in self.newest().jobs
         self.attempts = [one for one in self.attempts if one[0] is not job]
 
     # --- what must hold ---
