@@ -16,8 +16,10 @@ to its limits. Nothing is written twice. Imports nothing, so that the command li
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lichen.errors import UsageError
 
@@ -104,12 +106,43 @@ def described(kind: type[Config]) -> type[Config]:
 
 
 def check(config: Any) -> None:
-    """Raise ``UsageError`` for a number outside the limits of its setting, or a word that is none of its choices."""
+    """Raise ``UsageError`` for a value of another type than its setting's, a number outside its limits, or a word that
+    is none of its choices.
+
+    What is wrong is told here, before a job is begun with it.
+    """
     kinds = get_type_hints(type(config))
     for one, known in settings(config).values():
         value = getattr(config, one.name)
         words = choices(kinds[one.name])
         if words and value not in words:
             raise UsageError(f"{one.name} must be one of {', '.join(words)}, not {value!r}")
+        if not words and not any(_is(value, kind) for kind in _kinds(kinds[one.name])):
+            names = " or ".join(_NAMES.get(kind, kind.__name__) for kind in _kinds(kinds[one.name]))
+            raise UsageError(f"{one.name} must be {names}, not {value!r}")
         if known.limits and value is not None and not known.holds(value):
             raise UsageError(f"{one.name} must be {known.limits}, not {value}")
+
+
+_NAMES: Final[dict[Any, str]] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "True or False",
+    NoneType: "None",
+    Mapping: "a mapping",
+    Literal: "a word",
+}
+
+
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    """The types that a union is of, without their parameters."""
+    alone = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return tuple(get_origin(one) or one for one in alone)
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether a value is of a plain type; whole numbers are numbers, too, but truth values are none."""
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return kind is Literal or isinstance(value, (int, float) if kind is float else kind)

@@ -43,6 +43,12 @@ class Tea:
         ({"minutes": float("nan")}, "minutes must be"),
         ({"milk": "never"}, "milk must be one of none, before, after, not 'never'"),
         ({"grams": 0}, "grams must be at least 1, not 0"),
+        ({"grams": 1.5}, "grams must be a whole number or None, not 1.5"),
+        ({"grams": float("inf")}, "grams must be a whole number"),
+        ({"minutes": "3"}, "minutes must be a number, not '3'"),
+        ({"minutes": None}, "minutes must be a number, not None"),
+        ({"minutes": True}, "minutes must be a number, not True"),
+        ({"strainer": "no"}, "strainer must be True or False, not 'no'"),
     ],
 )
 def test_limits_and_choices_are_kept(given: dict[str, Any], said: str) -> None:
@@ -88,6 +94,22 @@ def test_no_two_settings_have_one_name_on_the_command_line() -> None:
 def test_limits_are_those_of_the_codecs() -> None:
     assert defaults.QUALITIES == (codec.MIN_QUALITY, codec.MAX_QUALITY)
     assert defaults.EFFORTS == (codec.MIN_EFFORT, codec.MAX_EFFORT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (QualityConfig, {"quality": None}),
+        (QualityConfig, {"psnr_floor": float("inf")}),
+        (CodecConfig, {"effort": 3.5}),
+        (EngineConfig, {"shard_bytes": float("inf")}),
+        (EngineConfig, {"workers": True}),
+        (SourceConfig, {"options": [("key", "x")]}),
+    ],
+)
+def test_no_job_is_begun_with_what_would_break_it_later(kind: type[Any], given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        kind(**given)
 
 
 def test_the_frozen_record_is_as_it_was() -> None:

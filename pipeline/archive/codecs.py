@@ -44,17 +44,47 @@ def put_codec(store: Store, codec: HasDecoder) -> dict[str, int]:
 
 
 def _check_same(digest: str, files: Mapping[str, bytes]) -> None:
-    from lichen.models.registry import codec_from_files
-
-    try:
-        same = codec_from_files(files).digest == digest
-    except InvalidCodec:
-        same = False
-    if not same:
+    if not _makes(digest, files):
         raise CorruptArchive(
             f"the files {layout.codec_path(digest, 'json')} and beside it are damaged; put them back from a copy of "
             "the archive, or delete them, and the same command puts them there again"
         )
+
+
+def _makes(digest: str, files: Mapping[str, bytes]) -> bool:
+    from lichen.models.registry import codec_from_files
+
+    try:
+        return codec_from_files(files).digest == digest
+    except InvalidCodec:
+        return False
+
+
+def codec_files(store: Store, stated: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """All codec files of the archive: digest to extension to size. ``stated`` are those of its newest snapshot.
+
+    What a snapshot states stays, though a file is missing or cut now: who puts it back must find its pictures again,
+    and until then it must be missed. It changes only where other files make the same codec.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for entry in store.entries(layout.CODECS):
+        digest, _, extension = entry.path.rpartition("/")[2].partition(".")
+        if layout.is_name("digest", digest) and layout.is_name("extension", extension):
+            found.setdefault(digest, {})[extension] = entry.size
+    for digest, sizes in stated.items():
+        there = found.get(digest, {})
+        same = all(there.get(extension) == size for extension, size in sizes.items())
+        if same or not (there and _is_codec(store, digest, there)):
+            found[digest] = dict(sizes)
+    return found
+
+
+def _is_codec(store: Store, digest: str, sizes: Mapping[str, int]) -> bool:
+    """Whether files of the archive make the codec of a digest."""
+    if max(sizes.values()) > MAX_CODEC_BYTES:
+        return False
+    files = {name: store.read_range(layout.codec_path(digest, name), 0, size) for name, size in sizes.items()}
+    return _makes(digest, files)
 
 
 def codec_name(store: Store, digest: str) -> str:

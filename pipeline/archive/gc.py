@@ -169,14 +169,15 @@ def _is_left_over(store: Store, path: str, jobs: Iterable[str]) -> bool:
     """
     try:
         with store.open(path) as file, parquet_errors(path):
-            found = BoundedParquet(file, path).metadata
+            parquet = BoundedParquet(file, path)
+            found = parquet.metadata
             names = found.schema.names
             shard = names.index("file" if "file" in names else "shard")
-            bounds = [found.row_group(number).column(shard).statistics for number in range(found.num_row_groups)]
+            columns = (parquet.column(number, shard).statistics for number in range(found.num_row_groups))
+            bounds = [None if one is None else (str(one.min), str(one.max)) for one in columns]
             stated = (found.metadata or {}).get(b"lichen.snapshot", b"")
     except ArchiveError:
         return False
     number = path.partition("/")[2].partition("-")[0]
-    named = [(layout.job_of(str(one.min)), layout.job_of(str(one.max))) for one in bounds if one is not None]
-    known = all(job in jobs for pair in named for job in pair)
-    return known and len(named) == len(bounds) > 0 and stated == str(int(number)).encode()
+    known = all(pair is not None and all(layout.job_of(name) in jobs for name in pair) for pair in bounds)
+    return known and len(bounds) > 0 and stated == str(int(number)).encode()

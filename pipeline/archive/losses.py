@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.job import list_jobs, read_done, read_job
+from lichen.pipeline.archive.job import finish_job, list_jobs, read_done, read_job
 from lichen.pipeline.archive.marker import read_marker
 from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot
@@ -51,6 +51,12 @@ def restore_jobs(store: Store) -> tuple[str, ...]:
         keep = read_job(store, job).config.get("on_collision") == "keep"
         write_snapshot(store, job, existing="keep" if keep else "replace", restoring=True)
     return lost
+
+
+def abandon_job(store: Store, job: str) -> None:
+    """Give a job up. What a snapshot holds of it already stays, and is missed if that snapshot is lost."""
+    newest = latest_snapshot(store)
+    finish_job(store, job, newest.number if newest is not None and job in newest.jobs else None, "abandoned")
 
 
 def lost_payloads(store: Store, snapshot: Snapshot) -> set[str]:

@@ -80,8 +80,8 @@ class PayloadSizes(Mapping[str, int]):
                     self._table = _Table(self._store, self._snapshot.payload_list)
                 group = bisect_left(self._table.maxima, name)
                 if group < self._table.groups and group not in self._groups:
-                    self._groups.add(group)
                     self._known.update((one.record.file, one.record.size) for one in self._table.read(group))
+                    self._groups.add(group)
             return self._known[name]
 
     def __iter__(self) -> Iterator[str]:

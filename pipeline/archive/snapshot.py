@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from lichen.errors import CorruptArchive
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.commit import (
-    read_totals,
-)
+from lichen.pipeline.archive.commit import read_totals
 from lichen.pipeline.archive.manifest import Fields, FileRecord, Json, dump, require
 from lichen.pipeline.archive.store import Store
-
-PART_ROWS = 1_000_000
-"""Rows of one index file of a snapshot."""
-
-RACES = 50
-
-Existing = Literal["replace", "keep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from lichen.errors import CorruptArchive, DuplicateKey, StoreError
 from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.codecs import codec_files
 from lichen.pipeline.archive.commit import TOTALS, ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.index import IndexWriter
 from lichen.pipeline.archive.index_file import IndexFile, open_part
@@ -89,7 +90,7 @@ class _Writer:
         self._store, self._job, self._commits, self._parent, self._folder = store, job, commits, parent, folder
         self._number = 1 if parent is None else parent.number + 1
         self._attempt = layout.new_attempt()
-        self._codecs = _codec_files(store)
+        self._codecs = codec_files(store, {} if parent is None else parent.codecs)
         self._parts: list[IndexPart] = []
         self._file: IndexWriter | None = None
         self._used: set[str] = set()
@@ -171,6 +172,7 @@ class _Writer:
             used.update(before if part.codecs is None else part.codecs)
         if missing := used - codecs.keys():
             raise CorruptArchive(f"codec {min(missing)} was used, but is not in the archive")
+        self._check_sums()
         files = dict(self._before)
         for commit in self._commits:
             files[commit.payload.file] = PayloadFile(record=commit.payload, index_size=commit.index.size)
@@ -198,6 +200,18 @@ class _Writer:
             codecs={digest: codecs[digest] for digest in sorted(used)},
             totals={name: self._sums.totals[name] for name in TOTALS},
         )
+
+    def _check_sums(self) -> None:
+        """Raise ``CorruptArchive`` if the sums are not of the rows: a payload file left out is swept one day."""
+        rows, totals, payloads = sum(part.record.rows for part in self._parts), self._sums.totals, self._sums.payloads
+        if min([*totals.values(), *payloads.values()], default=0) < 0 or not (
+            rows == totals["pictures"] == payloads.total()
+        ):
+            path = layout.snapshot_path(max(1, self._number - 1))
+            raise CorruptArchive(
+                f"{path} does not count its rows as its index files have them. Put it back from a copy of the archive, "
+                "or delete it, and the same command makes it again from what was committed"
+            )
 
     def _list(self, payloads: Sequence[PayloadFile]) -> FileRecord | None:
         if not payloads:
@@ -297,13 +311,3 @@ def table_totals(table: pa.Table) -> dict[str, int]:
         "side_bytes": sides,
         "pixels": total(pc.multiply(width, height)),
     }
-
-
-def _codec_files(store: Store) -> dict[str, dict[str, int]]:
-    """All codec files of the archive: digest to extension to size."""
-    found: dict[str, dict[str, int]] = {}
-    for entry in store.entries(layout.CODECS):
-        digest, _, extension = entry.path.rpartition("/")[2].partition(".")
-        if layout.is_name("digest", digest) and layout.is_name("extension", extension):
-            found.setdefault(digest, {})[extension] = entry.size
-    return found

@@ -117,7 +117,7 @@ class QualityConfig:
         check(self)
         if self.lossless and (self.store_plain or self._searched or self.target_bpp is not None):
             raise UsageError("lossless keeps every picture as the file that it is: leave out wishes, and store_plain")
-        if math.isnan(self.psnr_floor) or math.isnan(self.block_psnr_floor):
+        if not (math.isfinite(self.psnr_floor) and math.isfinite(self.block_psnr_floor)):
             raise UsageError("a quality floor must be a number")
 
     @property

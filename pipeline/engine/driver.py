@@ -176,6 +176,7 @@ class _Driver:
             finish_job(store, job.job, snapshot.number)
             state = "finished"
             log.info("job finished, snapshot %d", snapshot.number, job=job.job)
+            check_codecs(store)  # those of pictures that were there before: the job itself has lost nothing
         except (JobInterrupted, KeyboardInterrupt):
             state = "interrupted"
             log.info("job interrupted", job=job.job)

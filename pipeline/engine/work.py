@@ -10,13 +10,13 @@ from lichen.errors import UsageError
 from lichen.pipeline.archive.job import (
     Job,
     create_job,
-    finish_job,
     list_jobs,
     read_done,
     read_job,
     unfinished_jobs,
 )
 from lichen.pipeline.archive.lease import acquire
+from lichen.pipeline.archive.losses import abandon_job
 from lichen.pipeline.archive.plan import read_summary
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.store import Store
@@ -136,7 +136,7 @@ class Planning:
                 found = job
             elif self._config.engine.abandon:
                 with acquire(self._store, job.job):
-                    finish_job(self._store, job.job, None, "abandoned")
+                    abandon_job(self._store, job.job)
                 log.info("job abandoned, it was begun with other %s", ", ".join(other), job=job.job)
             else:
                 was = ", ".join(f"{name} {stood.get(name)!r}" for name in other)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archive_support import make_row
 
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.commit import ShardCommit, commit_shard
 from lichen.pipeline.archive.index import IndexRow
 from lichen.pipeline.archive.job import create_job
 from lichen.pipeline.archive.marker import create_marker
-from lichen.pipeline.archive.shard import Location, ShardWriter
+from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.archive.store import Store, open_store
 
 
@@ -55,20 +55,6 @@ def memory() -> Store:
     store = open_store(f"memory://{uuid.uuid4().hex}")
     create_marker(store)
     return store
-
-
-def make_row(location: Location, key: str, original: bytes, **columns: Any) -> IndexRow:
-    """The row of an original that is stored as it is."""
-    values: dict[str, Any] = {
-        "key": key,
-        "status": "stored",
-        "source_bytes": len(original),
-        "source_sha256": hashlib.sha256(original).digest(),
-        "reason": "test",
-        **location.columns(),
-        **columns,
-    }
-    return IndexRow(**values)
 
 
 @pytest.fixture

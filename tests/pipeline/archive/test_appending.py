@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from archive_support import contents, opened
+from archive_support import contents, in_json, opened
 
-from lichen.pipeline.archive import snapshot_writer
-from lichen.pipeline.archive.commit import add_totals
+from lichen.errors import CorruptArchive
+from lichen.models.registry import load_codec
+from lichen.pipeline.archive import layout, snapshot_writer
+from lichen.pipeline.archive.codecs import put_codec
+from lichen.pipeline.archive.commit import add_totals, commit_shard
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.job import finish_job
+from lichen.pipeline.archive.losses import check_codecs
+from lichen.pipeline.archive.manifest import SEAL, dump
 from lichen.pipeline.archive.payload_list import read_payloads
+from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.archive.snapshot_writer import table_totals, write_snapshot
 from lichen.pipeline.archive.store import Store
 
@@ -67,3 +75,63 @@ def test_whoever_loses_a_race_deletes_only_what_it_wrote(
     monkeypatch.setattr(snapshot_writer, "create_verified", losing)
     write_snapshot(memory, second)
     assert len(contents(memory)) == 9
+
+
+def test_what_a_snapshot_says_of_codecs_stays_while_their_files_are_gone(
+    memory: Store, fill: Fill, new_job: Any, row: Any
+) -> None:
+    digest = "ab" * 32
+    files = {layout.codec_path(digest, "json"): b"{}", layout.codec_path(digest, "safetensors"): b"weights"}
+    for path, data in files.items():
+        memory.put(path, data)
+    first = new_job(memory)
+    with ShardWriter(memory, layout.shard_id(first, 0)) as writer:
+        columns = {"status": "compressed", "codec": digest, "width": 1, "height": 1, "mode": "L"}
+        writer.add(row(writer.append(b"x"), "k", b"x", **columns))
+        commit_shard(memory, writer.publish())
+    stated = write_snapshot(memory, first).codecs
+    assert stated == {digest: {"json": 2, "safetensors": 7}}
+    job = first
+    for name, left in ((".safetensors", None), (".safetensors", b"cut"), ("", None)):
+        for path in files:
+            if path.endswith(name):
+                memory.delete([path])
+                if left is not None:
+                    memory.put(path, left)
+        job = fill(memory, {"l": b"y"}, after=job)
+        assert write_snapshot(memory, job).codecs == stated
+        with pytest.raises(CorruptArchive, match="Put it back"):
+            check_codecs(memory)
+    for path, data in files.items():
+        memory.put(path, data)
+    check_codecs(memory)
+
+
+def test_another_spelling_of_the_same_codec_is_stated_anew(memory: Store, fill: Fill, new_job: Any, row: Any) -> None:
+    codec = load_codec("webp")
+    sizes = put_codec(memory, codec)
+    job = new_job(memory, [codec.digest])
+    with ShardWriter(memory, layout.shard_id(job, 0)) as writer:
+        columns = {"status": "compressed", "codec": codec.digest, "width": 1, "height": 1, "mode": "L"}
+        writer.add(row(writer.append(b"x"), "k", b"x", **columns))
+        commit_shard(memory, writer.publish())
+    assert write_snapshot(memory, job).codecs == {codec.digest: sizes}
+    memory.put(layout.codec_path(codec.digest, "json"), codec.decoder_files()["json"] + b"\n")
+    written = write_snapshot(memory, fill(memory, {"l": b"y"}, after=job))
+    assert written.codecs == {codec.digest: {"json": sizes["json"] + 1}}
+    assert opened(memory).codec(codec.digest).name == "webp"
+
+
+@pytest.mark.parametrize("change", [{"rows": 0}, {"rows": 3}])
+def test_a_snapshot_that_counts_wrongly_is_not_added_to(memory: Store, fill: Fill, change: dict[str, Any]) -> None:
+    first = fill(memory, {"a": b"1", "b": b"2"})
+    write_snapshot(memory, first)
+    in_json(memory, 1)
+    path = layout.snapshot_path(1)
+    record = {name: value for name, value in json.loads(memory.read(path)).items() if name != SEAL}
+    record["payloads"][0] |= change
+    memory.put(path, dump(record))
+    second = fill(memory, {"b": b"new"}, after=first)
+    with pytest.raises(CorruptArchive, match="does not count its rows"):
+        write_snapshot(memory, second)
+    assert len(contents(memory)) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lichen.errors import CorruptArchive
-from lichen.pipeline.archive import bounded, layout, rejects
+from lichen.pipeline.archive import layout, rejects
+from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.index import SCHEMA
 from lichen.pipeline.archive.index_file import IndexFile, open_index
 from lichen.pipeline.archive.plan import Grouping, read_plan, write_plan
@@ -23,6 +25,7 @@ from lichen.pipeline.archive.rejects import Quarantined, Skipped
 from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
+from lichen.pipeline.parquet import bounded
 from lichen.pipeline.parquet.bounded import BoundedParquet
 from lichen.pipeline.parquet.pages import (
     DATA,
@@ -39,7 +42,7 @@ PAYLOAD = "20260101T000000-aaaaaa.00000-0123456789ab.bin"
 READ = """
 import sys, pyarrow as pa
 from lichen.errors import CorruptArchive
-from lichen.pipeline.archive import bounded
+from lichen.pipeline.parquet import bounded
 from lichen.pipeline.archive.index_file import IndexFile
 from lichen.pipeline.archive.store import open_store
 folder, size, rows, limit = sys.argv[1], *map(int, sys.argv[2:])
@@ -289,6 +292,18 @@ def test_an_archive_is_read_with_few_requests(tmp_path: Path, fill: Callable[...
     before = file.file.requests
     file.read(0)
     assert file.file.requests == before + 1
+
+
+@pytest.mark.parametrize("value", [0x00, 0x19, 0xFF])
+def test_a_sweep_leaves_what_it_cannot_read(memory: Store, value: int) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(index_table(20), buffer, compression="zstd")
+    data = bytearray(buffer.getvalue())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for position in range(footer, len(data) - 8, 29):
+        changed = data[:position] + bytes([value]) + data[position + 1 :]
+        memory.put("snapshots/00000001-ffffffffffff-00000.parquet", bytes(changed))
+        assert collect(memory, older_than=-60).garbage == ()
 
 
 FOOTERS = """

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from archive_support import contents
+from archive_support import contents, in_json, opened
 
 from lichen.errors import (
     CorruptArchive,
+    StoreError,
 )
 from lichen.pipeline.archive import layout, payload_list
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.job import create_job, finish_job
-from lichen.pipeline.archive.manifest import SEAL, FileRecord, dump
+from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.snapshot import PayloadFile, read_snapshot
 from lichen.pipeline.archive.snapshot_writer import write_snapshot
@@ -24,17 +24,6 @@ from lichen.pipeline.archive.store import Store
 from lichen.pipeline.archive.verified import put_file_verified
 
 Fill = Callable[..., str]
-
-
-def in_json(store: Store, number: int) -> None:
-    """Write a snapshot as early versions did: its payload files in the JSON file."""
-    path = layout.snapshot_path(number)
-    record = {name: value for name, value in json.loads(store.read(path)).items() if name != SEAL}
-    payloads = read_payloads(store, read_snapshot(store, number))
-    listed = record.pop("payload_files")["list"]
-    record["payloads"] = [{**one.record.to_json(), "index_size": one.index_size} for one in payloads]
-    store.put(path, dump({**record, "format": 1}))
-    store.delete([layout.snapshot_file_path(listed["file"])])
 
 
 def test_snapshots_of_early_versions_are_read_and_added_to(store: Store, fill: Fill) -> None:
@@ -91,3 +80,21 @@ def test_a_list_that_nobody_names_is_swept_and_a_users_file_is_not(memory: Store
     memory.put("snapshots/our.payloads", listed)
     assert [entry.path for entry in collect(memory, older_than=-60).garbage] == [orphan]
     assert contents(memory) == {"a": b"1"}
+
+
+def test_a_list_that_could_not_be_read_once_is_read_again(
+    memory: Store, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_snapshot(memory, fill(memory, {"a": b"1"}))
+    archive = opened(memory)
+    read, failing = payload_list._Table.read, iter([True])
+
+    def once(table: payload_list._Table, group: int) -> list[PayloadFile]:
+        if next(failing, False):
+            raise StoreError("the connection was lost")
+        return read(table, group)
+
+    monkeypatch.setattr(payload_list._Table, "read", once)
+    with pytest.raises(StoreError):
+        archive.original("a")
+    assert archive.original("a") == b"1"

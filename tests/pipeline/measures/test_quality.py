@@ -29,7 +29,7 @@ from lichen.pipeline.measures.quality import (
 from lichen.pipeline.pictures.reading import grey_plane
 from lichen.pipeline.target import Floors
 
-KODAK = sorted((Path(__file__).parents[1] / "data" / "kodak").glob("*.png"))
+KODAK = sorted((Path(__file__).parents[2] / "data" / "kodak").glob("*.png"))
 rng = np.random.default_rng(9)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from lichen.errors import CorruptArchive
 from lichen.pipeline.pictures.packing import LEAST_SAVED, Packed, pack, unpack
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 PHOTO = (DATA / "samples" / "bep_4f75e72d1769.jpg").read_bytes()
 SMALL = (DATA / "messy" / "pil_hopper_orientation_6.jpg").read_bytes()
 
