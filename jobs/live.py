@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from lichen.jobs import console
 from lichen.jobs.display import duration
+from lichen.pipeline import logs
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -59,4 +60,6 @@ class Live:
         if now >= self._next_line:
             self._next_line = now + self._line_seconds
             part = "" if share is None else f"{100 * share:3.0f} %  "
-            self._console.print(f"{self._title}: {part}{text}", markup=False, soft_wrap=True)
+            line = f"{self._title}: {part}{text}"
+            if not logs.say(line):
+                self._console.print(line, markup=False, soft_wrap=True)

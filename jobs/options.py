@@ -117,6 +117,21 @@ SourceStorageOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+def path(text: str) -> Path:
+    """The parser of every argument that is a folder or a file of this machine, and nothing else.
+
+    Raises ``UsageError`` for the URL of a store: as a path it would be a folder here, named with the password in it.
+    """
+    if "://" not in text:
+        return Path(text)
+    from lichen.pipeline.secrets import redact_uri
+    from lichen.pipeline.sources.base import is_local, local_path
+
+    if not is_local(text):
+        raise UsageError(f"{redact_uri(text)} is in a store; name a folder or a file of this machine here")
+    return Path(local_path(text))
+
+
 def storage_options(text: str | None) -> dict[str, Any]:
     """The value of a storage option. Raises ``UsageError``."""
     if text is None:

@@ -18,12 +18,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lichen.errors import UsageError
 
 _KEY: Final = "lichen"
+_KINDS: Final[dict[Any, tuple[type, str]]] = {
+    float: (Real, "a number"),
+    int: (Integral, "a whole number"),
+    bool: (bool, "True or False"),
+    str: (str, "text"),
+    Mapping: (Mapping, "a mapping"),
+    NoneType: (NoneType, "None"),
+}
+"""What a value of a field's type is an instance of, and what that is called."""
 Config = TypeVar("Config")
 
 
@@ -107,42 +117,30 @@ def described(kind: type[Config]) -> type[Config]:
 
 def check(config: Any) -> None:
     """Raise ``UsageError`` for a value of another type than its setting's, a number outside its limits, or a word that
-    is none of its choices.
-
-    What is wrong is told here, before a job is begun with it.
-    """
+    is none of its choices."""
     kinds = get_type_hints(type(config))
     for one, known in settings(config).values():
         value = getattr(config, one.name)
         words = choices(kinds[one.name])
         if words and value not in words:
             raise UsageError(f"{one.name} must be one of {', '.join(words)}, not {value!r}")
-        if not words and not any(_is(value, kind) for kind in _kinds(kinds[one.name])):
-            names = " or ".join(_NAMES.get(kind, kind.__name__) for kind in _kinds(kinds[one.name]))
-            raise UsageError(f"{one.name} must be {names}, not {value!r}")
+        if not words and not _fits(value, kinds[one.name]):
+            raise UsageError(f"{one.name} must be {_words(kinds[one.name])}, not of type {type(value).__name__}")
         if known.limits and value is not None and not known.holds(value):
             raise UsageError(f"{one.name} must be {known.limits}, not {value}")
 
 
-_NAMES: Final[dict[Any, str]] = {
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    bool: "True or False",
-    NoneType: "None",
-    Mapping: "a mapping",
-    Literal: "a word",
-}
+def _kinds(kind: Any) -> list[tuple[type, str]]:
+    """The types that a field takes; none of a type that is not known here."""
+    parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return [_KINDS[get_origin(part) or part] for part in parts if (get_origin(part) or part) in _KINDS]
 
 
-def _kinds(kind: Any) -> tuple[Any, ...]:
-    """The types that a union is of, without their parameters."""
-    alone = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return tuple(get_origin(one) or one for one in alone)
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type. True and False are no numbers."""
+    kinds = [one for one, _ in _kinds(kind)]
+    return not kinds or (bool in kinds if isinstance(value, bool) else isinstance(value, tuple(kinds)))
 
 
-def _is(value: object, kind: Any) -> bool:
-    """Whether a value is of a plain type; whole numbers are numbers, too, but truth values are none."""
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    return kind is Literal or isinstance(value, (int, float) if kind is float else kind)
+def _words(kind: Any) -> str:
+    return " or ".join(words for _, words in _kinds(kind))

@@ -98,6 +98,15 @@ def end() -> None:
     _ROOT.setLevel(logging.NOTSET)
 
 
+def say(line: str) -> bool:
+    """Write a line of progress as an object where the log is JSON, whose reader takes nothing else; whether it is."""
+    for handler in _ROOT.handlers:
+        if isinstance(handler, _StandardError) and isinstance(handler.formatter, JsonLines):
+            handler.emit(logging.LogRecord("lichen.progress", logging.INFO, "", 0, "%s", (line,), None))
+            return True
+    return False
+
+
 class _StandardError(logging.Handler):
     """Whatever standard error is at the time: a progress bar puts itself in its place."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, FrozenInstanceError, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import typer
 from jobs_support import GROUPS, job_config
@@ -15,7 +17,7 @@ from lichen.errors import UsageError
 from lichen.jobs.options import with_settings
 from lichen.jobs.training.config import TrainConfig
 from lichen.models import codec
-from lichen.pipeline.engine.config import CodecConfig, EngineConfig, QualityConfig, SourceConfig
+from lichen.pipeline.engine.config import CodecConfig, EngineConfig, JobConfig, QualityConfig, SourceConfig
 from lichen.settings import check, described, setting, settings
 
 
@@ -43,12 +45,13 @@ class Tea:
         ({"minutes": float("nan")}, "minutes must be"),
         ({"milk": "never"}, "milk must be one of none, before, after, not 'never'"),
         ({"grams": 0}, "grams must be at least 1, not 0"),
-        ({"grams": 1.5}, "grams must be a whole number or None, not 1.5"),
+        ({"grams": 2.5}, "grams must be a whole number or None, not of type float"),
+        ({"grams": True}, "grams must be a whole number or None, not of type bool"),
+        ({"minutes": "3"}, "minutes must be a number, not of type str"),
+        ({"minutes": None}, "minutes must be a number, not of type NoneType"),
+        ({"strainer": "no"}, "strainer must be True or False, not of type str"),
         ({"grams": float("inf")}, "grams must be a whole number"),
-        ({"minutes": "3"}, "minutes must be a number, not '3'"),
-        ({"minutes": None}, "minutes must be a number, not None"),
-        ({"minutes": True}, "minutes must be a number, not True"),
-        ({"strainer": "no"}, "strainer must be True or False, not 'no'"),
+        ({"minutes": True}, "minutes must be a number, not of type bool"),
     ],
 )
 def test_limits_and_choices_are_kept(given: dict[str, Any], said: str) -> None:
@@ -140,3 +143,37 @@ def test_the_frozen_record_is_as_it_was() -> None:
         "shard_bytes": 7,
     }
     assert all(type(value) in (list, str, float, int, bool, type(None)) for value in record.values())
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: QualityConfig(quality="90"),  # type: ignore[arg-type]
+        lambda: QualityConfig(lossless="no"),  # type: ignore[arg-type]
+        lambda: QualityConfig(psnr_floor=None),  # type: ignore[arg-type]
+        lambda: EngineConfig(workers=2.5),  # type: ignore[arg-type]
+        lambda: CodecConfig(name=None),  # type: ignore[arg-type]
+        lambda: SourceConfig(options="secret=topsecret"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_value_of_another_type_is_told_before_the_job_begins(build: Callable[[], object]) -> None:
+    with pytest.raises(UsageError, match="must be") as error:
+        build()
+    assert "topsecret" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert QualityConfig(quality=np.float32(90)).quality == 90 and EngineConfig(workers=np.int64(2)).workers == 2  # type: ignore[arg-type]
+
+
+def test_bits_per_pixel_are_above_nothing() -> None:
+    for bpp in (0, -1, float("nan")):
+        with pytest.raises(UsageError, match="target_bpp must be above 0"):
+            QualityConfig(target_bpp=bpp)
+    with pytest.raises(UsageError, match="not for both"):
+        QualityConfig(target_bpp=1, min_psnr=40)
+
+
+def test_the_repr_of_a_job_has_no_passwords() -> None:
+    config = JobConfig(source="https://host/a.jpg?X-Amz-Signature=topsecret", archive="s3://key:topsecret@bucket/a")
+    assert "topsecret" not in repr(config) and "***@bucket/a" in repr(config) and "quality=85.0" in repr(config)

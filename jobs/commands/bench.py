@@ -87,7 +87,9 @@ def pipeline(
 
 
 def portability(
-    pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
+    pictures: Annotated[
+        list[Path], typer.Argument(parser=options.path, help="Picture files, or folders of them, on this machine.")
+    ],
     codec: Annotated[str, typer.Option(help="A learned codec.")] = defaults.CODEC,
     quality: Annotated[float, typer.Option("--quality", "-q", help="Quality of that codec, 1 to 100.")] = 50.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 def decode(
     archive: options.ArchiveArgument,
     keys: options.KeysArgument = None,
-    to: Annotated[Path | None, typer.Option("--to", "-o", help="The folder to write into.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", "-o", parser=options.path, help="The folder to write into.")
+    ] = None,
     file_format: Annotated[
         str,
         typer.Option(

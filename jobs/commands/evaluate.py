@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    images: Annotated[str, typer.Argument(help="Pictures: what `compress` takes, the Kodak set for example.")],
+    images: Annotated[
+        str, typer.Argument(help="Pictures: what `compress` takes, any fsspec URL; the Kodak set for example.")
+    ],
     codec: Annotated[str, typer.Option(help="The codec to evaluate (`lichen models`).")] = defaults.CODEC,
     quality: Annotated[
         str | None,
@@ -57,17 +59,24 @@ def evaluate(
     reference: Annotated[
         str | None, typer.Option(help="Which of them BD-rates are against. Default: the last.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the curves into this PNG.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the result as JSON into this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(parser=options.path, help="Draw the curves into this PNG.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(parser=options.path, help="Write the result as JSON into this file.")
+    ] = None,
     measures: Annotated[
         str, typer.Option(help="psnr, ms_ssim, ssimulacra2, butteraugli, separated by commas; or all that are here.")
     ] = "all",
     note: Annotated[
         Path | None,
-        typer.Option(metavar="JSON", help="Also write the result into this codec's JSON, for `lichen models show`."),
+        typer.Option(
+            parser=options.path,
+            metavar="JSON",
+            help="Also write the result into this codec's JSON, for `lichen models show`.",
+        ),
     ] = None,
     device: options.DeviceOption = defaults.DEVICE,
     precision: options.PrecisionOption = defaults.PRECISION,
+    source_options: options.SourceStorageOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Measure rate, quality and speed of a codec on real bytes, and its BD-rates against others."""
@@ -78,7 +87,7 @@ def evaluate(
     from lichen.jobs import evaluate as evaluation
     from lichen.models.registry import load_codec
 
-    pictures = evaluation.load_pictures(images)
+    pictures = evaluation.load_pictures(images, options=options.storage_options(source_options))
     if compare is not None:
         if effort != defaults.EFFORT or codec != defaults.CODEC or anchors != "auto":
             raise UsageError("--compare takes no --codec, --effort and --anchors")

@@ -115,9 +115,13 @@ def architectures(as_json: options.JsonOption = False) -> None:
 
 def import_(
     system: Annotated[str, typer.Argument(help="tcm, cwam, compressai/mbt2018-mean, ...")],
-    checkpoint: Annotated[Path, typer.Argument(help="A PyTorch checkpoint as the published code saves it.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(parser=options.path, help="A PyTorch checkpoint as the published code saves it.")
+    ],
     name: Annotated[str | None, typer.Option(help="Name of the codec. Default: that of the file.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder. Default: the user's, where --codec finds it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=options.path, help="Folder. Default: the user's, where --codec finds it.")
+    ] = None,
     weight: Annotated[
         float | None, typer.Option("--lambda", min=0, help="What it was trained for; only told in the card.")
     ] = None,

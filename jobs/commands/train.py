@@ -23,8 +23,16 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Tar files, folders or pictures.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder; one with a checkpoint goes on from it.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SRC...", help="Pictures: folders, tar files, URLs, all that `compress` takes."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", parser=options.path, help="The run's folder; one with a checkpoint goes on from it."
+        ),
+    ],
     config: TrainConfig,
     architecture: Annotated[
         str | None, typer.Option(help="`lichen models architectures` lists them, with their switches.")
@@ -47,8 +55,10 @@ def train(
         ),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder for the decoded pictures. Default: inside the run's folder.")
+        Path | None,
+        typer.Option(parser=options.path, help="Folder for the decoded pictures. Default: inside the run's folder."),
     ] = None,
+    source_options: options.SourceStorageOption = None,
     device: options.DeviceOption = defaults.DEVICE,
     precision: Annotated[
         str, typer.Option(help="What the network trains in: auto, float32 or bfloat16 (autocast).")
@@ -64,9 +74,7 @@ def train(
         raise UsageError("say how long to train: --minutes or --steps")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is not a folder")
-    for source in sources:
-        if not source.exists():
-            raise UsageError(f"there is nothing at {source}")
+    store_options = options.storage_options(source_options)
 
     import time
     from collections.abc import Mapping
@@ -97,7 +105,7 @@ def train(
 
     with Live("Training") as live, _asked_to_stop() as stop:
         result = run(
-            list(sources),
+            sources,
             out,
             config,
             model=model,
@@ -107,6 +115,7 @@ def train(
             cache=cache,
             start=from_codec,
             held_out=held_out,
+            options=store_options,
             report=show,
             stop=stop.is_set,
         )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lichen.errors import LichenError, NotAPicture, SourceUnreadable, TrainingError, UnsupportedPicture, UsageError
 from lichen.pipeline.gather import gather
+from lichen.pipeline.secrets import without_secrets
 from lichen.pipeline.sources import Source, list_sources
 
 MIDDLE_SIDE = 512
@@ -65,7 +66,7 @@ def open_cache(
         listed = list(list_sources(names, storage_options=options))
     except (SourceUnreadable, UsageError) as error:
         raise TrainingError(f"cannot train on these sources: {error}") from error
-    identity = json.dumps([smallest, *([s.uri, s.offset, s.size, s.mtime, s.etag] for s in listed)])
+    identity = json.dumps([smallest, *([without_secrets(s.uri), s.offset, s.size, s.mtime, s.etag] for s in listed)])
     stem = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
     listing, data = stem.with_suffix(".json"), stem.with_suffix(".u8")
     if not listing.exists():

@@ -32,6 +32,7 @@ from lichen.models.registry import (
     network_from_files,
     scheme_of,
 )
+from lichen.pipeline.secrets import without_query, without_secrets
 
 OnStep = Callable[[TrainProgress, Mapping[str, float] | None], None]
 """Called after every step, with the validation where there was one."""
@@ -75,11 +76,13 @@ def train(
     start: str | None = None,
     notes: Mapping[str, Any] | None = None,
     held_out: bool = False,
+    options: Mapping[str, Any] | None = None,
     report: OnStep | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
-    """Train on tar files, folders or pictures, and export ``<name>.json`` and ``<name>.safetensors``.
+    """Train on pictures, and export ``<name>.json`` and ``<name>.safetensors``.
 
+    Sources are what a job takes: folders, tar files, pictures, any fsspec URL with its ``options``.
     A folder with a checkpoint goes on from it, under the budget of ``config``; a fresh run begins with random
     weights (of ``model``) or with those of the codec ``start`` (a name or the path of a codec JSON); with both,
     ``model`` is deeper, and starts as what ``start`` computes (``lichen.models.decoupled.growing``). ``cache`` holds
@@ -96,7 +99,7 @@ def train(
     if where.half not in (None, torch.bfloat16):
         raise UsageError("training is in float32 or bfloat16")
     folder = Path(folder)
-    pictures = open_cache(sources, folder / "cache" if cache is None else Path(cache))
+    pictures = open_cache(sources, folder / "cache" if cache is None else Path(cache), options=options)
     if held_out:
         write_held_out(pictures, config.validation, folder / "validation")
     network = None if start is None else network_from_files(full_files(start))
@@ -192,6 +195,12 @@ def _context_crops(trainer: Trainer) -> int:
     return crops if crops >= FEWEST_CROPS else 0
 
 
+def source_name(source: str | Path) -> str:
+    """The name of a source as the codec's card has it, which goes wherever the codec goes: without passwords,
+    signatures, and where on this machine it lies."""
+    return Path(without_query(without_secrets(str(source)))).name
+
+
 def _card(
     sources: Sequence[str | Path],
     config: TrainConfig,
@@ -204,7 +213,7 @@ def _card(
     hardware = torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else platform.machine()
     return {
         "training": {
-            "sources": sorted(Path(source).name for source in sources),
+            "sources": sorted(map(source_name, sources)),
             "pictures": len(pictures),
             "megapixels": round(sum(h * w for h, w in pictures.sizes) / 1e6, 1),
             "steps": trainer.step,

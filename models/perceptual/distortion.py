@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from lichen.errors import InvalidCodec, UsageError
-from lichen.models.bundle import number_between
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +70,8 @@ class Mix:
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> Mix:
         """What a codec's JSON says it aims at; squared error where it says nothing. Raises ``InvalidCodec``."""
+        from lichen.models.bundle import number_between  # NumPy, which the command line's help does without
+
         given = card.get("objective", {})
         if not isinstance(given, dict) or not set(given) <= {field.name for field in fields(cls)}:
             raise InvalidCodec("the codec JSON has an objective that is not known here")

@@ -101,7 +101,9 @@ class QualityConfig:
         at_least=0,
         below=100,
     )
-    target_bpp: float | None = setting(None, "Bits per pixel: every picture at the highest quality that needs no more.")
+    target_bpp: float | None = setting(
+        None, "Bits per pixel: every picture at the highest quality that needs no more.", above=0
+    )
     psnr_floor: float = setting(defaults.PSNR_FLOOR, "dB that a picture must reach, or it is stored.")
     block_psnr_floor: float = setting(defaults.BLOCK_PSNR_FLOOR, "dB that its worst 64x64 block must reach.")
     ms_ssim: float | None = setting(
@@ -117,6 +119,8 @@ class QualityConfig:
         check(self)
         if self.lossless and (self.store_plain or self._searched or self.target_bpp is not None):
             raise UsageError("lossless keeps every picture as the file that it is: leave out wishes, and store_plain")
+        if self._searched and self.target_bpp is not None:
+            raise UsageError("ask for a least quality or for bits per pixel, not for both")
         if not (math.isfinite(self.psnr_floor) and math.isfinite(self.block_psnr_floor)):
             raise UsageError("a quality floor must be a number")
 
@@ -250,10 +254,18 @@ class JobConfig:
     archive_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """fsspec options for the store of the archive. Handed to the workers, never written into it."""
 
+    def __repr__(self) -> str:
+        """Without the passwords and signatures that may stand in source and archive."""
+        from lichen.pipeline.secrets import redact_uri
+
+        sources = (self.source,) if isinstance(self.source, str) else tuple(self.source)
+        parts = (self.codec, self.quality, self.sources, self.engine)
+        shown = f"source={tuple(map(redact_uri, sources))!r}, archive={redact_uri(self.archive)!r}"
+        return f"JobConfig({shown}, {', '.join(map(repr, parts))})"
+
     def __post_init__(self) -> None:
         if not self.names:
             raise UsageError("a job needs a source")
-        _ = self.quality.target  # its own checks
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -1,3 +1,4 @@
+import inspect
 import json
 import resource
 import subprocess
@@ -5,14 +6,15 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
+import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from lichen import errors
-from lichen.jobs import console
+from lichen.jobs import console, options
 from lichen.jobs.cli import build_app
 from lichen.jobs.options import JsonOption
 
@@ -213,3 +215,34 @@ def test_sigterm_ends_with_a_message_at_any_moment(tmp_path: Path, delay: float,
     out, error = job.communicate(timeout=150)  # Ray takes its time to go
     assert (job.returncode, out) == (1, "")
     assert "stopped" in error and "Traceback" not in error
+
+
+def paths(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every parameter of every command that is a path, named with its command, and what typer knows of it."""
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        yield from paths(group.typer_instance, f"{prefix}{group.name} ")
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for name, parameter in inspect.signature(command.callback, eval_str=True).parameters.items():
+            if get_origin(parameter.annotation) is Annotated:
+                kind, known = get_args(parameter.annotation)
+                if Path in (kind, *get_args(kind)):
+                    yield f"{prefix}{command.name or command.callback.__name__} {name}", known
+
+
+def test_what_is_a_place_on_this_machine_takes_no_url_of_a_store() -> None:
+    """A URL as a path is a folder here, with slashes lost and the password in its name."""
+    found = dict(paths(build_app()))
+    assert {"decode to", "train out", "evaluate save", "bench portability pictures"} <= found.keys()
+    assert {name for name, known in found.items() if known.parser is not options.path} == set()
+
+
+def test_decode_makes_no_folder_of_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "s3://AKIDEXAMPLE:topsecret@bucket/out"
+    done = CliRunner().invoke(build_app(), ["decode", "any.lichen", "--to", url, "--json"])
+    assert done.exit_code == 2 and json.loads(done.stdout)["code"] == "usage"
+    assert "s3://***@bucket/out" in done.output and "topsecret" not in done.output
+    assert not list(tmp_path.iterdir())
+    assert options.path(f"file://{tmp_path}/a b") == tmp_path / "a b"

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from lichen.errors import TrainingError, UsageError
 from lichen.jobs.cli import build_app
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.curves import plot_curves, read_log, truncate_log
-from lichen.jobs.training.run import TrainResult, train
+from lichen.jobs.training.run import TrainResult, source_name, train
 from lichen.models.decoupled.network import NetworkConfig
 from lichen.models.registry import load_codec
 
@@ -188,3 +189,42 @@ def test_the_command(finished: TrainResult, data_folder: Path, cache: Path, tmp_
     (held,) = (tmp_path / "validation").iterdir()
     with Image.open(held) as image:
         assert max(image.size) <= 768
+
+
+def test_a_bucket_is_trained_on_and_no_password_is_told(
+    data_folder: Path, s3_url: str, s3_options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    s3fs.S3FileSystem(**s3_options).put(str(data_folder / "samples"), f"{s3_url}/photos", recursive=True)
+    monkeypatch.chdir(tmp_path)
+    signed = s3_url.replace("s3://", "s3://AKIDEXAMPLE:topsecret@") + "/photos"
+    store = json.dumps({"client_kwargs": s3_options["client_kwargs"]})
+    arguments = [
+        *("train", signed, "--out", "run", "--source-options", store, "--json", "--steps", "1", "--batch", "1"),
+        *("--crop", "64", "--large-crop", "64", "--validation", "1", "--context-crops", "0"),
+    ]
+    done = CliRunner().invoke(build_app(), arguments)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["pictures"] == 6
+    told = [done.output, *(path.read_text() for path in tmp_path.rglob("*.json"))]
+    assert not any("topsecret" in text or "AKIDEXAMPLE" in text for text in told)
+    assert json.loads((tmp_path / result["codec"]).read_text())["notes"]["training"]["sources"] == ["photos"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_card_names_sources_without_their_secrets() -> None:
+    names = {
+        "s3://key:topsecret@bucket": "bucket",
+        "https://host/pics.tar?X-Amz-Signature=topsecret": "pics.tar",
+        "https://host/pics.tar?t=topsecret": "pics.tar",
+        "/home/me/pictures?": "pictures?",
+    }
+    assert {source: source_name(source) for source in names} == names
+
+
+def test_what_is_not_there_is_told_without_passwords(tmp_path: Path) -> None:
+    url = "https://user:topsecret@127.0.0.1:1/a.jpg"
+    done = CliRunner().invoke(build_app(), ["train", url, "--out", str(tmp_path / "run"), "--steps", "1", "--json"])
+    assert done.exit_code in (1, 2) and "topsecret" not in done.output
