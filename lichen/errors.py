@@ -205,6 +205,12 @@ class TrainingError(LichenError):
     code = "training"
 
 
+class NoTrainingPictures(UsageError, TrainingError):
+    """The sources of a training do not exist, or hold nothing. Name folders, tar files or prefixes with pictures."""
+
+    code = "no-training-pictures"
+
+
 class NotComparable(LichenError):
     """Two rate-distortion curves have no interval in common, or one has too few points. Measure more qualities."""
 

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lichen.errors import LichenError, NotAPicture, SourceUnreadable, TrainingError, UnsupportedPicture, UsageError
+from lichen.errors import (
+    LichenError,
+    NotAPicture,
+    NoTrainingPictures,
+    SourceUnreadable,
+    TrainingError,
+    UnsupportedPicture,
+    UsageError,
+)
 from lichen.pipeline.gather import gather
 from lichen.pipeline.secrets import without_secrets
 from lichen.pipeline.sources import Source, list_sources
@@ -58,13 +66,15 @@ def open_cache(
     Sources are what a job takes (folders, prefixes, tar files, manifests, pictures; any fsspec URL, with its
     ``options``), and pictures are opened as a job opens them. Left out are files that are no pictures, pictures that
     a job would not give a codec (more than 8 bits, palettes, several pages ...), and those with a side under
-    ``smallest`` pixels. Raises ``TrainingError`` for sources that do not exist, for what cannot be read or does not
-    decode, and where nothing is left.
+    ``smallest`` pixels. Raises ``NoTrainingPictures`` for sources that do not exist or are empty, ``TrainingError``
+    for what cannot be read or does not decode, and where nothing is left.
     """
     names = [str(source) for source in sources]
     try:
         listed = list(list_sources(names, storage_options=options))
-    except (SourceUnreadable, UsageError) as error:
+    except UsageError as error:
+        raise NoTrainingPictures(f"there are no training pictures: {error}") from error
+    except SourceUnreadable as error:
         raise TrainingError(f"cannot train on these sources: {error}") from error
     identity = json.dumps([smallest, *([without_secrets(s.uri), s.offset, s.size, s.mtime, s.etag] for s in listed)])
     stem = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]

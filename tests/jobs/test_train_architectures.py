@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lichen import compress, verify
+from lichen import QualityConfig, compress, verify
 from lichen import open as open_archive
 from lichen.jobs.training.config import TrainConfig
 from lichen.jobs.training.data import open_cache
@@ -51,10 +51,8 @@ def test_from_training_to_pictures(name: str, data_folder: Path, cache: Path, tm
         [data_folder / "messy" / "pil_hopper_orientation_6.jpg", data_folder / "messy" / "pil_pil123rgba.png"],
         archive,
         codec=str(result.codec),
-        quality=50.0,
+        quality=QualityConfig(quality=50, psnr_floor=0, block_psnr_floor=0),
         local=True,
-        psnr_floor=0.0,
-        block_psnr_floor=0.0,
     )
     assert done.counts.compressed + done.counts.packed + done.counts.stored == done.counts.sources == 2
     assert verify(archive).failed == 0
