@@ -66,7 +66,7 @@ def verify(
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.keep_counts.items())
             typer.echo(f"{many(kept, 'source')} NOT in the archive as they are now: keep them ({reasons})")
         if result.pixels_differ:
-            note = "decode to slightly other pixels than where they were written, which other devices may"
+            note = "decode to slightly other pixels than when written: devices, batches and threads round differently"
             typer.echo(f"{result.pixels_differ:,} {note}")
         good = "all good" if result.exit_code == 0 else "what is in the archive is good"
         typer.echo(

@@ -32,10 +32,12 @@ from lichen.pipeline.archive.store import open_store
 
 CODECS = (None, "ab" * 32, "cd" * 32)
 KEYS = (
-    *(f"{n:02d}" for n in range(24)),
+    *(f"{n:02d}" for n in range(12)),
     "\0", "07\0", "é", "\ud7ff", "\uffff", "\U0001f600", "05" * 3000, "\U0010ffff" * 1100, "~/../x\n",
 )  # fmt: skip
 """Of all lengths of UTF-8, and two that are too long for Parquet's statistics."""
+
+PICTURES = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(CODECS), max_size=14)
 
 Row = tuple[str, str | None]
 """The job of a picture, and its codec; its payload tells both."""
@@ -114,15 +116,21 @@ class Archives(RuleBasedStateMachine):
     # --- what happens ---
 
     @precondition(lambda self: len(self.live()) < 3)
-    @rule(source=st.sampled_from("AB"), keep=st.booleans())
-    def begin(self, source: str, keep: bool) -> None:
+    @rule(source=st.sampled_from("AB"), keep=st.booleans(), shards=st.lists(PICTURES, max_size=3))
+    def begin(self, source: str, keep: bool, shards: list[dict[str, str | None]]) -> None:
+        """A job, and what it commits at once."""
         config = {"source": source, "on_collision": "keep" if keep else "replace"}
         last = max(self.jobs, default=None)
         name = create_job(self.store, config, [], after=last).job
-        self.jobs[name] = Job(name, source, keep)
+        job = self.jobs[name] = Job(name, source, keep)
+        for number, keys in enumerate(shards):
+            left = {key: codec for key, codec in keys.items() if key not in job.keys}
+            record = self.publish(job, number, left)
+            commit_shard(self.store, record)
+            job.shards[number], job.files[number] = left, record.payload.file
 
     @precondition(lambda self: self.live())
-    @rule(data=st.data(), keys=st.dictionaries(st.sampled_from(KEYS), st.sampled_from(CODECS), max_size=14))
+    @rule(data=st.data(), keys=PICTURES)
     def attempt(self, data: Any, keys: dict[str, str | None]) -> None:
         """A worker writes its files. It is the only one at a shard, or its keys are those of its rival."""
         job = data.draw(st.sampled_from(self.live()))
@@ -133,14 +141,7 @@ class Archives(RuleBasedStateMachine):
             taken = job.keys.union(*(one[2] for one in rivals))
             keys = {key: codec for key, codec in keys.items() if key not in taken}
             number = max([-1, *job.shards, *(one[1] for one in rivals)]) + 1
-        with ShardWriter(self.store, layout.shard_id(job.name, number)) as writer:
-            for key, codec in keys.items():
-                payload = payload_of(key, (job.name, codec))
-                columns: dict[str, Any] = {"mode": "L", "width": 3, "height": 5}
-                if codec is not None:
-                    columns |= {"status": "compressed", "codec": codec}
-                writer.add(make_row(writer.append(payload, b"side"), key, payload, **columns))
-            self.attempts.append((job, number, keys, writer.publish()))
+        self.attempts.append((job, number, keys, self.publish(job, number, keys)))
 
     @precondition(lambda self: self.attempts)
     @rule(data=st.data())
@@ -266,6 +267,17 @@ class Archives(RuleBasedStateMachine):
             state = self.merged(state, job, gone=set(job.shards) - there)
             self.states[max(self.states, default=0) + 1] = state
 
+    def publish(self, job: Job, number: int, keys: Mapping[str, str | None]) -> ShardCommit:
+        """The files of one attempt at a shard."""
+        with ShardWriter(self.store, layout.shard_id(job.name, number)) as writer:
+            for key, codec in keys.items():
+                payload = payload_of(key, (job.name, codec))
+                columns: dict[str, Any] = {"mode": "L", "width": 3, "height": 5}
+                if codec is not None:
+                    columns |= {"status": "compressed", "codec": codec}
+                writer.add(make_row(writer.append(payload, b"side"), key, payload, **columns))
+            return writer.publish()
+
     def write(self, job: Job) -> Snapshot:
         return write_snapshot(self.store, job.name, existing="keep" if job.keep else "replace")
 
@@ -328,5 +340,5 @@ def small() -> Any:
 
 TestArchives = Archives.TestCase
 TestArchives.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=14, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
