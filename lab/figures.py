@@ -207,7 +207,7 @@ def archive() -> Figure:
             "snapshot",
             INTEGERS,
             ("driver", "merges the commits", "into the newest"),
-            ("snapshots/<n>-<attempt>-*.parquet", "snapshots/<n>.json", "jobs/<job>/done.json"),
+            ("snapshots/<n>-<attempt>*", "snapshots/<n>.json", "jobs/<job>/done.json"),
         ),
         (
             "gc",
