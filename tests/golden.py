@@ -76,9 +76,12 @@ def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
 def write_golden(target: Path) -> None:
     """Make ``target``: ``archive`` and its ``sources``. Raises ``FileExistsError`` if it is there."""
     target.mkdir(parents=True)
-    write_sources(target / "sources")
     archive = target / "archive"
     with tempfile.TemporaryDirectory() as scratch:
+        # An archive keeps the paths of its sources: they lie where a checkout does not.
+        sources = Path(scratch) / "pictures"
+        write_sources(sources)
+        shutil.copytree(sources, target / "sources")
         write_codec(Path(scratch), "mbt2018-mean", freeze(lively("mbt2018-mean"), "mbt2018-mean", {}))
         codecs = {
             "shipped": defaults.CODEC,
@@ -90,9 +93,9 @@ def write_golden(target: Path) -> None:
         for name, codec in codecs.items():
             low = {"psnr_floor": 0.0, "block_psnr_floor": 0.0} if name == "published" else {}
             quality = lichen.QualityConfig(quality=60, **low)
-            lichen.compress(target / "sources" / name, archive, codec=codec, quality=quality, local=True)
-    whole = lichen.QualityConfig(lossless=True)
-    lichen.compress(target / "sources" / "lossless", archive, quality=whole, local=True)
+            lichen.compress(sources / name, archive, codec=codec, quality=quality, local=True)
+        whole = lichen.QualityConfig(lossless=True)
+        lichen.compress(sources / "lossless", archive, quality=whole, local=True)
     shutil.rmtree(archive / ".tmp", ignore_errors=True)
 
 

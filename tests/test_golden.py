@@ -7,11 +7,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from golden import FOLDER
 from PIL import Image
 
 import lichen
+from lichen.pipeline.archive.job import list_jobs, read_job
 from lichen.pipeline.pictures.reading import unpack_side
 
 VERSIONS = sorted(path for path in FOLDER.iterdir() if path.is_dir())
@@ -27,6 +29,18 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_the_current_version_has_one() -> None:
     assert ".".join(lichen.__version__.split(".")[:2]) in {path.name for path in VERSIONS}
+
+
+def test_no_path_of_a_checkout_is_in_it(golden: Path) -> None:
+    store = lichen.open(golden / "archive").store
+    jobs = list_jobs(store)
+    assert jobs
+    for job in jobs:
+        names = [*read_job(store, job).config["source"]]
+        for part in sorted((golden / "archive" / "jobs" / job).glob("plan-*.parquet")):
+            names += pq.read_table(part, columns=["uri"]).column("uri").to_pylist()
+        assert len(names) > 1
+        assert not any("tests" in Path(name).parts or "archives" in Path(name).parts for name in names)
 
 
 def test_everything_decodes_to_the_same_symbols(golden: Path) -> None:
