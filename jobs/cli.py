@@ -87,18 +87,24 @@ def _answer(ctx: Any, code: str, message: str, exit_code: int) -> None:
         console.write_json({"code": code, "message": message, "exit_code": exit_code})
 
 
-def build_app() -> typer.Typer:
-    """The application with every command module in ``lichen.jobs.commands``."""
-    app = typer.Typer(
-        name="lichen",
+def application(name: str, about: str, epilog: str | None = None) -> typer.Typer:
+    """An application without commands yet, with the conventions that all keep."""
+    return typer.Typer(
+        name=name,
         cls=LichenGroup,
-        help="Image datasets as small, verified, random-access archives with learned codecs.",
-        epilog=EPILOG,
+        help=about,
+        epilog=epilog,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def build_app() -> typer.Typer:
+    """The application with every command module in ``lichen.jobs.commands``."""
+    about = "Image datasets as small, verified, random-access archives with learned codecs."
+    app = application("lichen", about, EPILOG)
     app.callback()(options.with_settings(_root))
     for module in _command_modules():
         module.register(app)

@@ -9,20 +9,13 @@ from __future__ import annotations
 import typer
 
 from lab.commands import measuring, pages, training
-from lichen.jobs.cli import LichenGroup
+from lichen.jobs.cli import application
 
 
 def build_app() -> typer.Typer:
     """The application with every experiment."""
-    app = typer.Typer(
-        name="lab",
-        cls=LichenGroup,
-        help="Experiments that shaped lichen's codecs, and the page of results. What they found is in docs/lab.",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+    about = "Experiments that shaped lichen's codecs, and the page of results. What they found is in docs/lab."
+    app = application("lab", about)
     for command in (*measuring.COMMANDS, *training.COMMANDS, *pages.COMMANDS):
         app.command()(command)
     return app
