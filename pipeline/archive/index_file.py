@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from lichen.errors import CorruptArchive, MissingObject
 from lichen.pipeline.archive import layout
+from lichen.pipeline.archive.commit import ShardCommit
 from lichen.pipeline.archive.index import COLUMNS, SCHEMA, check_schema, check_table, with_later_columns
 from lichen.pipeline.archive.payload_list import PayloadSizes
 from lichen.pipeline.archive.snapshot import IndexPart, Snapshot
@@ -118,6 +119,13 @@ def open_part(store: Store, part: IndexPart, payload_sizes: Mapping[str, int]) -
     record = part.record
     path = layout.snapshot_file_path(record.file)
     return IndexFile(store, path, size=record.size, rows=record.rows, payload_sizes=payload_sizes)
+
+
+def open_shard_index(store: Store, commit: ShardCommit) -> IndexFile:
+    """The index part of a committed shard."""
+    record, payload = commit.index, commit.payload
+    path = layout.shard_path(record.file)
+    return IndexFile(store, path, size=record.size, rows=record.rows, payload_sizes={payload.file: payload.size})
 
 
 def open_index(store: Store, snapshot: Snapshot) -> list[IndexFile]:

@@ -23,7 +23,7 @@ from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import codec_files
 from lichen.pipeline.archive.commit import TOTALS, ShardCommit, counting_commits, list_commits
 from lichen.pipeline.archive.index import IndexWriter
-from lichen.pipeline.archive.index_file import IndexFile, open_part
+from lichen.pipeline.archive.index_file import IndexFile, open_part, open_shard_index
 from lichen.pipeline.archive.job import read_job
 from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.merge import THREADS, Rows, Stream, merge, sweep
@@ -251,7 +251,7 @@ def _groups_of(store: Store, commits: Sequence[ShardCommit]) -> Iterator[Rows]:
 
 
 def _groups(store: Store, commit: ShardCommit) -> list[Rows]:
-    file = _index_part(store, commit)
+    file = open_shard_index(store, commit)
     found = []
     for number in range(file.groups):
         if not file.count(number):
@@ -262,17 +262,7 @@ def _groups(store: Store, commit: ShardCommit) -> list[Rows]:
 
 
 def _read_group(store: Store, commit: ShardCommit, number: int) -> pa.Table:
-    return _index_part(store, commit).read(number)
-
-
-def _index_part(store: Store, commit: ShardCommit) -> IndexFile:
-    return IndexFile(
-        store,
-        layout.shard_path(commit.index.file),
-        size=commit.index.size,
-        rows=commit.index.rows,
-        payload_sizes={commit.payload.file: commit.payload.size},
-    )
+    return open_shard_index(store, commit).read(number)
 
 
 def _unique(tables: Iterator[pa.Table], job: str) -> Iterator[pa.Table]:

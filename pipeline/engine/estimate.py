@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lichen.errors import UsageError
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.index_file import IndexFile
+from lichen.pipeline.archive.index_file import open_shard_index
 from lichen.pipeline.archive.marker import create_marker
 from lichen.pipeline.archive.store import open_store
 from lichen.pipeline.engine.config import JobConfig
@@ -91,8 +91,7 @@ def estimate(
             result = worker.run(task, files.digest, lambda _, counts: progress and progress(counts))
             seconds = perf_counter() - began
         commit = result.commit
-        path = layout.shard_path(commit.index.file)
-        part = IndexFile(store, path, size=commit.index.size, rows=commit.index.rows)
+        part = open_shard_index(store, commit)
         columns = ("key", "source_bytes", "length", "side_length")
         rows = {row["key"]: row for row in part.read_all(columns).to_pylist()}
         fixed = sum(len(data) for one in files.all for data in one.files.values())
