@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.commit import ShardCommit, commit_shard
+from lichen.pipeline.archive.commit import ShardCommit, commit_shard, table_totals
 from lichen.pipeline.archive.index import SCHEMA, IndexWriter
 from lichen.pipeline.archive.job import create_job, finish_job
 from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.marker import create_marker
 from lichen.pipeline.archive.reader import Archive
-from lichen.pipeline.archive.snapshot_writer import table_totals, write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store, open_store
 
 SHARD_ROWS = 16_384

@@ -11,6 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from lichen.errors import CommitConflict, CorruptArchive
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.manifest import Fields, FileRecord, Json, dump, load
@@ -199,6 +202,27 @@ def add_totals(totals: Iterable[Mapping[str, int]]) -> dict[str, int]:
         for name in TOTALS:
             result[name] += one[name]
     return result
+
+
+def table_totals(table: pa.Table) -> dict[str, int]:
+    """The totals of ``commit.TOTALS`` over index rows."""
+
+    def total(values: Any) -> int:
+        return int(pc.sum(values).as_py() or 0)
+
+    compressed, packed = (total(pc.equal(table.column("status"), status)) for status in ("compressed", "packed"))
+    sides = total(table.column("side_length"))
+    width, height = (table.column(name).cast(pa.int64()) for name in ("width", "height"))
+    return {
+        "pictures": table.num_rows,
+        "compressed": compressed,
+        "packed": packed,
+        "stored": table.num_rows - compressed - packed,
+        "source_bytes": total(table.column("source_bytes")),
+        "payload_bytes": total(table.column("length")) + sides,
+        "side_bytes": sides,
+        "pixels": total(pc.multiply(width, height)),
+    }
 
 
 # --- JSON -------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import google_crc32c
 
 from lichen.errors import DuplicateKey, StoreError
 from lichen.pipeline.archive import layout
-from lichen.pipeline.archive.commit import ShardCommit
+from lichen.pipeline.archive.commit import ShardCommit, table_totals
 from lichen.pipeline.archive.index import IndexRow, check_table, index_bytes, to_table
 from lichen.pipeline.archive.manifest import FileRecord
 from lichen.pipeline.archive.rejects import Quarantined, Skipped, table_bytes
@@ -213,23 +213,6 @@ class ShardWriter(Closing):
             index=index,
             quarantine=quarantine,
             skipped=skipped,
-            totals=totals_of(self._rows.values()),
+            totals=table_totals(table),
             summary=dict(summary or {}),
         )
-
-
-def totals_of(rows: Any) -> dict[str, int]:
-    """The totals of a commit over its rows (see ``commit.TOTALS``)."""
-    rows = list(rows)
-    compressed, packed = (sum(row.status == status for row in rows) for status in ("compressed", "packed"))
-    sides = sum(row.side_length or 0 for row in rows)
-    return {
-        "pictures": len(rows),
-        "compressed": compressed,
-        "packed": packed,
-        "stored": len(rows) - compressed - packed,
-        "source_bytes": sum(row.source_bytes for row in rows),
-        "payload_bytes": sum(row.length for row in rows) + sides,
-        "side_bytes": sides,
-        "pixels": sum((row.width or 0) * (row.height or 0) for row in rows),
-    }

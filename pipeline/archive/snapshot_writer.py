@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from lichen.errors import CorruptArchive, DuplicateKey, StoreError
 from lichen.pipeline.archive import layout
 from lichen.pipeline.archive.codecs import codec_files
-from lichen.pipeline.archive.commit import TOTALS, ShardCommit, counting_commits, list_commits
+from lichen.pipeline.archive.commit import TOTALS, ShardCommit, counting_commits, list_commits, table_totals
 from lichen.pipeline.archive.index import IndexWriter
 from lichen.pipeline.archive.index_file import IndexFile, open_part, open_shard_index
 from lichen.pipeline.archive.job import read_job
@@ -280,24 +280,3 @@ def _strangers(store: Store, job: str, parent: Snapshot) -> set[str]:
     """Jobs in a snapshot that archived other sources than this one."""
     own = read_job(store, job).config.get("source")
     return {other for other in parent.jobs if other != job and read_job(store, other).config.get("source") != own}
-
-
-def table_totals(table: pa.Table) -> dict[str, int]:
-    """The totals of ``commit.TOTALS`` over index rows."""
-
-    def total(values: Any) -> int:
-        return int(pc.sum(values).as_py() or 0)
-
-    compressed, packed = (total(pc.equal(table.column("status"), status)) for status in ("compressed", "packed"))
-    sides = total(table.column("side_length"))
-    width, height = (table.column(name).cast(pa.int64()) for name in ("width", "height"))
-    return {
-        "pictures": table.num_rows,
-        "compressed": compressed,
-        "packed": packed,
-        "stored": table.num_rows - compressed - packed,
-        "source_bytes": total(table.column("source_bytes")),
-        "payload_bytes": total(table.column("length")) + sides,
-        "side_bytes": sides,
-        "pixels": total(pc.multiply(width, height)),
-    }

@@ -13,14 +13,14 @@ from lichen.errors import CorruptArchive
 from lichen.models.registry import load_codec
 from lichen.pipeline.archive import layout, snapshot_writer
 from lichen.pipeline.archive.codecs import put_codec
-from lichen.pipeline.archive.commit import add_totals, commit_shard
+from lichen.pipeline.archive.commit import add_totals, commit_shard, table_totals
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.job import finish_job
 from lichen.pipeline.archive.losses import check_codecs
 from lichen.pipeline.archive.manifest import SEAL, dump
 from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.shard import ShardWriter
-from lichen.pipeline.archive.snapshot_writer import table_totals, write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import Store
 
 Fill = Callable[..., str]

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from lichen.errors import CommitConflict, StoreError
 from lichen.pipeline.archive import index, layout, snapshot_writer
-from lichen.pipeline.archive.commit import TOTALS, ShardCommit, commit_shard
+from lichen.pipeline.archive.commit import TOTALS, ShardCommit, commit_shard, table_totals
 from lichen.pipeline.archive.gc import collect
 from lichen.pipeline.archive.job import create_job, finish_job
 from lichen.pipeline.archive.losses import abandon_job, lost_jobs, restore_jobs
@@ -27,7 +27,7 @@ from lichen.pipeline.archive.payload_list import read_payloads
 from lichen.pipeline.archive.reader import Archive
 from lichen.pipeline.archive.shard import ShardWriter
 from lichen.pipeline.archive.snapshot import Snapshot, latest_snapshot, snapshot_numbers
-from lichen.pipeline.archive.snapshot_writer import table_totals, write_snapshot
+from lichen.pipeline.archive.snapshot_writer import write_snapshot
 from lichen.pipeline.archive.store import open_store
 
 CODECS = (None, "ab" * 32, "cd" * 32)
